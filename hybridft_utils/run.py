@@ -1,0 +1,267 @@
+"""A sentiment run: several methods, several seeds, one table; the function behind notebook 10."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate.utils import set_seed
+from datasets import Dataset, DatasetDict
+from sklearn.model_selection import train_test_split
+
+from .architectures import find_architecture
+from .attach import attach
+from .bag_of_words import majority, tfidf_regression
+from .base import load_base
+from .classifiers import Classifier, HeadClassifier, PromptClassifier
+from .config import RunConfig
+from .data import load_reviews
+from .errors import InputError
+from .files import write_json
+from .metrics import scores
+from .prompts import PromptTemplate, Verbalizer
+from .provenance import fingerprint, portable, provenance
+from .training import Epoch, Split, as_rows, train
+
+MAJORITY, BAG_OF_WORDS = "majority class", "TF-IDF + logistic regression"
+
+
+@dataclass
+class MethodResult:
+    """One method with one seed; ``predictions`` are label indices of the test texts in order."""
+
+    method: str
+    seed: int
+    test: dict[str, Any]
+    predictions: list[int]
+    trained: int = 0
+    total: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int | None = None
+    seconds: float = 0.0
+    tuning: str | None = None
+    note: str = ""
+
+
+@dataclass
+class RunResult:
+    """All results of a run, with what is needed to repeat it."""
+
+    config: dict[str, Any]
+    labels: list[str]
+    test_labels: list[int]
+    results: list[MethodResult]
+    provenance: dict[str, Any]
+
+    def correct(self, method: str) -> np.ndarray:
+        """1 where a test text was classified correctly, (seeds, texts)."""
+        rows = [r.predictions for r in sorted(self.results, key=lambda r: r.seed) if r.method == method]
+        if not rows:
+            known = ", ".join(dict.fromkeys(r.method for r in self.results))
+            raise InputError("method", method, f"a method of this run: {known}")
+        return (np.array(rows) == np.array(self.test_labels)).astype(int)
+
+    def table(self) -> pd.DataFrame:
+        """A row a method: mean and standard deviation over seeds, in percent."""
+        rows = []
+        for method in dict.fromkeys(r.method for r in self.results):
+            own = [r for r in self.results if r.method == method]
+            accuracy = [100 * r.test["accuracy"] for r in own]
+            rows.append(
+                {
+                    "method": method,
+                    "accuracy": np.mean(accuracy),
+                    "std": np.std(accuracy, ddof=1) if len(own) > 1 else float("nan"),
+                    "macro F1": np.mean([100 * r.test["macro_f1"] for r in own]),
+                    "trained": own[0].trained,
+                    "trained %": 100 * own[0].trained / own[0].total if own[0].total else 0.0,
+                    "seconds": np.mean([r.seconds for r in own]),
+                    "seeds": len(own),
+                }
+            )
+        return pd.DataFrame(rows).set_index("method")
+
+    def save(self, path: str | Path) -> None:
+        """Write everything as JSON in one step."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> RunResult:
+        """Read what :meth:`save` wrote."""
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content["results"] = [MethodResult(**r) for r in content["results"]]
+        return cls(**content)
+
+
+def run(config: RunConfig, report: Callable[[str], None] | None = print) -> RunResult:
+    """Train and test every method of ``config`` with every seed.
+
+    The test split is read once for each finished model.  Tunings are saved in folders of
+    ``output_dir``, results in ``output_dir/results.json``.  ``report`` gets lines of progress.
+    """
+    say = report or (lambda line: None)
+    data = load_reviews(
+        config.dataset,
+        text_column=config.text_column,
+        label_column=config.label_column,
+        label_names=config.label_names,
+        detokenize=config.detokenize,
+        drop_empty=config.drop_empty,
+    )
+    labels = data["train"].features["label"].names
+    check_labels(config, labels)
+    config.rates()
+    test = as_split(data["test"])
+    results = []
+    for seed in config.seeds if config.train_size else config.seeds[:1]:
+        results += baselines(config, seed, data, labels, test)
+    for line in results:
+        say(f"{line.method}: accuracy {100 * line.test['accuracy']:.1f}% on test")
+    for method in config.methods:
+        for seed in config.seeds[:1] if method == "zero-shot" else config.seeds:
+            say(f"\n{method}, seed {seed}")
+            result = run_method(config, method, seed, data, labels, test, say)
+            say(f"{method}, seed {seed}: accuracy {100 * result.test['accuracy']:.1f}% on test")
+            results.append(result)
+    finished = RunResult(
+        config={**config.model_dump(), "model": portable(config.model), "dataset": portable(config.dataset)},
+        labels=labels,
+        test_labels=list(test.labels),
+        results=results,
+        provenance={**provenance(), "data": fingerprint(data), "command": command(config)},
+    )
+    finished.save(Path(config.output_dir) / "results.json")
+    return finished
+
+
+def run_method(
+    config: RunConfig,
+    method: str,
+    seed: int,
+    data: DatasetDict,
+    labels: list[str],
+    test: Split,
+    say: Callable[[str], None],
+) -> MethodResult:
+    """One method with one seed, from the untouched base model."""
+    start = time.perf_counter()
+    set_seed(seed)
+    classifier = build_classifier(config, labels, head="head" in method.split("+"))
+    training = as_split(subset(data["train"], config.train_size, seed))
+    validation = as_split(subset(data["validation"], config.validation_size, seed))
+    result = MethodResult(method, seed, {}, [], total=sum(p.numel() for p in classifier.model.parameters()))
+    if method == "zero-shot":
+        if not isinstance(classifier, PromptClassifier):
+            raise InputError("methods", method, "zero-shot only with a language model and label words")
+        classifier.calibrate()
+    else:
+        has_head = isinstance(classifier, HeadClassifier)
+        tuning = attach(classifier, *config.build(method), also_train=("head",) if has_head else ())
+        count = tuning.count()
+        say(str(count))
+        history = train(
+            classifier,
+            tuning,
+            training,
+            validation,
+            learning_rate=config.rates(),
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            warmup=config.warmup,
+            weight_decay=config.weight_decay,
+            clip=config.clip,
+            seed=seed,
+            precision=config.precision,
+            report=lambda epoch: say(epoch_line(epoch, config.epochs)),
+        )
+        result.trained, result.total = count.trained, count.total
+        result.history = as_rows(history)
+        result.best_epoch = min(history, key=lambda e: e.validation_loss).epoch
+        if config.save_tunings:
+            folder = Path(config.output_dir) / f"{method}-seed{seed}"
+            tuning.save(folder)
+            result.tuning = folder.name
+    result.seconds = round(time.perf_counter() - start, 1)
+    result.predictions = classifier.predict_logits(test.texts).argmax(-1).tolist()
+    result.test = scores(test.labels, result.predictions, labels)
+    return result
+
+
+def epoch_line(epoch: Epoch, epochs: int) -> str:
+    """One epoch's line, in the form of the source article."""
+    return str(epoch).replace(f"Epoch {epoch.epoch}", f"Epoch {epoch.epoch}/{epochs}", 1)
+
+
+def build_classifier(config: RunConfig, labels: list[str], head: bool = False) -> Classifier:
+    """The classifier on the untouched base model: prompts where the model has a language head."""
+    model, tokenizer = load_base(config.model)
+    if torch.cuda.is_available():
+        model.cuda()
+    architecture = find_architecture(model)
+    speaks = architecture.head is not None and hasattr(model, architecture.head)
+    if config.classifier == "prompt" and not speaks:
+        raise InputError("classifier", "prompt", f"'head' or 'auto' for {type(model).__name__}")
+    if head or config.classifier == "head" or not speaks:
+        made = HeadClassifier(model, tokenizer, labels, config.pooling, max_length=config.max_length)
+        return made.to(model.device)
+    template, verbalizer = PromptTemplate(config.template), Verbalizer(config.label_words)
+    words = Verbalizer({label: verbalizer.words[label] for label in labels})
+    return PromptClassifier(model, tokenizer, template, words, config.max_length).to(model.device)
+
+
+def check_labels(config: RunConfig, labels: list[str]) -> None:
+    """Label words must name exactly the labels of the data, where they are used."""
+    if config.classifier != "head" and set(config.label_words) != set(labels):
+        given = ", ".join(config.label_words)
+        raise InputError("label_words", given, f"words for exactly the labels {', '.join(labels)}")
+
+
+def subset(rows: Dataset, size: int | None, seed: int) -> Dataset:
+    """``size`` rows drawn by ``seed``, balanced as the labels are; all rows for None."""
+    if size is None or size == len(rows):
+        return rows
+    if size > len(rows):
+        raise InputError("train_size", size, f"at most the split's {len(rows)} rows")
+    kept, _ = train_test_split(range(len(rows)), train_size=size, random_state=seed, stratify=rows["label"])
+    return rows.select(sorted(kept))
+
+
+def as_split(rows: Dataset) -> Split:
+    return Split(list(rows["text"]), list(rows["label"]))
+
+
+def baselines(
+    config: RunConfig, seed: int, data: DatasetDict, labels: list[str], test: Split
+) -> list[MethodResult]:
+    """The first two rows of every table, trained on the texts that the methods are trained on."""
+    training = as_split(subset(data["train"], config.train_size, seed))
+    validation = as_split(subset(data["validation"], config.validation_size, seed))
+    pairs = [(s.texts, s.labels) for s in (training, validation)]
+    regression, c = tfidf_regression(*pairs)
+    made = []
+    for name, pipeline, note in ((MAJORITY, majority(pairs[0]), ""), (BAG_OF_WORDS, regression, f"C = {c}")):
+        predictions = [int(p) for p in pipeline.predict(list(test.texts))]
+        test_scores = scores(test.labels, predictions, labels)
+        made.append(MethodResult(name, seed, test_scores, predictions, note=note))
+    return made
+
+
+def command(config: RunConfig) -> str:
+    """The papermill command that repeats the run."""
+    changed = {
+        name: portable(value) if name in ("model", "dataset", "output_dir") else value
+        for name, value in config.model_dump().items()
+        if value != type(config).model_fields[name].default
+    }
+    words = ["papermill", "notebooks/10_sentiment_run.ipynb", "out.ipynb"]
+    if changed:
+        words += ["-y", json.dumps(changed, ensure_ascii=False)]
+    return shlex.join(words)
