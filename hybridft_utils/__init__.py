@@ -1,7 +1,7 @@
 """Shared by the notebooks of the book Hybrid Fine-Tuning."""
 
 from .adapter import Adapter
-from .attach import Tuning, attach, load_tuning
+from .attach import Tuning, attach
 from .base import load_base
 from .baselines import BitFit, FullFineTuning, HeadOnly
 from .classifiers import HeadClassifier, PromptClassifier
@@ -11,9 +11,12 @@ from .errors import InputError
 from .gradients import check_gradient
 from .lora import LoRA
 from .parameters import check_parameters
+from .peft_format import import_peft
 from .prefix import Prefix
 from .prompts import PromptTemplate, Verbalizer
+from .recipes import Recipe, mam, unipelt
 from .run import RunResult, run
+from .saving import load_tuning
 from .soft_prompt import SoftPrompt
 
 __all__ = [
@@ -27,6 +30,7 @@ __all__ = [
     "Prefix",
     "PromptClassifier",
     "PromptTemplate",
+    "Recipe",
     "RunConfig",
     "RunResult",
     "SoftPrompt",
@@ -35,8 +39,11 @@ __all__ = [
     "attach",
     "check_gradient",
     "check_parameters",
+    "import_peft",
     "load_base",
     "load_reviews",
     "load_tuning",
+    "mam",
     "run",
+    "unipelt",
 ]

@@ -9,6 +9,7 @@ bias start at zero, so the tuned model starts as the base model.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -16,8 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .architectures import join
-from .errors import InputError
-from .methods import Gate, Host, Method, Part, first_argument
+from .methods import Gate, Host, Method, Part, check_choice, check_number, check_whole, first_argument, place
 
 
 class Bottleneck(nn.Module):
@@ -33,7 +33,7 @@ class Bottleneck(nn.Module):
         self.gate: Gate | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.scale * self.up(F.relu(self.down(x)))
+        return self.scale * self.up(F.relu(self.down(x.to(self.down.weight.dtype))))
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,9 @@ class Adapter(Method):
     kind: ClassVar[str] = "adapter"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.bottleneck, int) or self.bottleneck < 1:
-            raise InputError("bottleneck", self.bottleneck, "a whole number of at least 1")
-        if self.placement not in ("sequential", "parallel"):
-            raise InputError("placement", self.placement, "'sequential' or 'parallel'")
+        check_whole("bottleneck", self.bottleneck)
+        check_choice("placement", self.placement, "sequential", "parallel")
+        check_number("scale", self.scale, lambda s: 0 < s < math.inf, "a number above 0")
 
     def parts(self, host: Host) -> list[Part]:
         a, width = host.architecture, host.model.config.hidden_size
@@ -64,7 +63,8 @@ class Adapter(Method):
             for entry, end in places:
                 network = Bottleneck(width, self.bottleneck, self.scale)
                 network.gate = host.gate(width)
-                network.to(host.model.device, host.model.dtype)
+                last = host.root.get_submodule(join(layer, end))
+                place(network, next(last.parameters()))
                 parts.append(self.part(host.root, join(layer, entry), join(layer, end), network))
         return parts
 
@@ -78,7 +78,9 @@ class Adapter(Method):
         def leave(_module: nn.Module, _args: Any, y: Tensor) -> Tensor:
             x = sublayer_input.pop()
             added = network(y if self.placement == "sequential" else x)
-            return y + added if network.gate is None else y + network.gate(x) * added
+            if network.gate is not None:
+                added = network.gate(x) * added
+            return y + added.to(y.dtype)
 
         def put() -> None:
             # The modules are looked up here, since LoRA may have wrapped them or been merged.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from .errors import InputError
 
@@ -21,6 +21,7 @@ class Architecture:
     mlp_input: str  # module that receives the feed-forward sublayer's input, from a layer
     mlp_linears: tuple[str, ...]
     mlp_output: str  # linear that ends the feed-forward sublayer, from a layer
+    after_layers: tuple[str, ...]  # what follows the last layer, from the inner model
     head: str | None  # hidden states to vocabulary logits, from the whole model
     causal: bool
     rotary: bool
@@ -34,6 +35,7 @@ LLAMA = Architecture(
     mlp_input="mlp",
     mlp_linears=("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
     mlp_output="mlp.down_proj",
+    after_layers=("norm",),
     head="lm_head",
     causal=True,
     rotary=True,
@@ -46,6 +48,7 @@ GPT2 = Architecture(
     mlp_input="mlp",
     mlp_linears=("mlp.c_fc", "mlp.c_proj"),
     mlp_output="mlp.c_proj",
+    after_layers=("ln_f",),
     head="lm_head",
     causal=True,
     rotary=False,
@@ -63,6 +66,7 @@ BERT = Architecture(
     mlp_input="intermediate",
     mlp_linears=("intermediate.dense", "output.dense"),
     mlp_output="output.dense",
+    after_layers=("pooler",),
     head="cls",
     causal=False,
     rotary=False,
@@ -104,3 +108,14 @@ def path_of(root: nn.Module, wanted: nn.Module) -> str:
 def join(*parts: str) -> str:
     """Join module paths, leaving out empty ones."""
     return ".".join(part for part in parts if part)
+
+
+def ends_with(path: str, ending: str) -> bool:
+    """Whether the dotted name ``path`` ends with the whole names of ``ending``."""
+    return f".{path}".endswith(f".{ending}")
+
+
+def key_value_shape(config: PreTrainedConfig) -> tuple[int, int]:
+    """Number of key and value heads, and their width."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return heads, getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

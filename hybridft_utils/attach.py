@@ -1,37 +1,33 @@
-"""Put tuning methods on a model, any of them together, and keep, save and restore what they learn."""
+"""Put tuning methods on a model, any of them together, and switch, merge and take them off again."""
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from . import prefix as prefix_module
 from .adapter import Adapter
 from .architectures import find_architecture, find_transformer, join
 from .baselines import BitFit, FullFineTuning, HeadOnly
+from .bases import describe_base
 from .errors import InputError
-from .files import atomic_folder, write_json
+from .inputs import InputHook
 from .lora import LoRA, LoRALinear
-from .methods import Host, Method, Part
+from .methods import Gate, Host, Method, check_choice
 from .prefix import Prefix, PrefixKV, ReparametrisedKV
-from .soft_prompt import InputHook, SoftPrompt
+from .soft_prompt import SoftPrompt
 
 #: Every method by its kind; LoRA is put in first, so that other parts see its layers.
 METHODS: dict[str, type[Method]] = {
     m.kind: m for m in (LoRA, Prefix, SoftPrompt, Adapter, FullFineTuning, HeadOnly, BitFit)
 }
-FORMAT_VERSION = 1
-WEIGHTS, SETTINGS = "tuning.safetensors", "tuning.json"
 
 
 @dataclass(frozen=True)
@@ -53,36 +49,40 @@ class Count:
 class Tuning:
     """Methods attached to a model: what is trained, and ways to switch, merge, detach and save it.
 
-    Made by :func:`attach` and :func:`load_tuning`.
+    Made by :func:`attach`, :func:`load_tuning` and :func:`import_peft`.  Parameters of the base
+    that are trained in place (full fine-tuning, biases, ``also_train``) are kept a second time in
+    main memory, as they were, for :meth:`disabled` and :meth:`detach`.
     """
 
-    def __init__(self, root: nn.Module, methods: Sequence[Method], also_train: Sequence[str], host: Host):
-        self.root, self.model = root, host.model
+    def __init__(self, methods: Sequence[Method], also_train: Sequence[str], host: Host):
+        # Whatever can be refused is refused before the model is changed.
+        self.host, self.root, self.model = host, host.root, host.model
         self.methods, self.also_train, self.gating = tuple(methods), tuple(also_train), host.gating
-        self.base = describe_base(root, host.model, also_train)
-        self._config = host.model.config
-        self._implementation = self._config._attn_implementation
+        self._base = dict(host.root.named_parameters())
+        self.in_place: dict[
+            str, float
+        ] = {}  # base parameters that are trained: factor on their learning rate
+        self._owners: dict[str, str] = {}
+        for kind, factors in (
+            *((m.kind, m.base_parameters(host)) for m in methods),
+            *(("also_train", dict.fromkeys(parameters_under(host.root, n), 1.0)) for n in also_train),
+        ):
+            self.in_place.update(factors)
+            self._owners.update(dict.fromkeys(factors, kind))
+        order = list(METHODS)
+        self.parts = [p for m in sorted(methods, key=lambda m: order.index(m.kind)) for p in m.parts(host)]
+        if not self.parts and not self.in_place:
+            raise InputError(
+                "methods", "none", f"at least one of {', '.join(c.__name__ for c in METHODS.values())}"
+            )
+        self.base = describe_base(host.root, host.model, self.in_place)
+        self._aside = {n: self._base[n].detach().to("cpu", copy=True) for n in self.in_place}
+        self._required = {n: p.requires_grad for n, p in self._base.items()}
+        self._implementation = host.model.config._attn_implementation
         self._input_hook: InputHook | None = None
-        self._attached = False
-        factors: dict[str, float] = {}
-        for name in also_train:
-            factors.update({n: 1.0 for n in parameters_under(root, name)})
-        for method in methods:
-            factors.update(method.base_parameters(host))
-        self._factors = factors
-        self._required = {n: p.requires_grad for n, p in root.named_parameters()}
-        for name, parameter in root.named_parameters():
-            parameter.requires_grad_(name in factors)
-        self._base_names = {id(p): n for n, p in root.named_parameters()}
-        # Only what is trained in place needs a copy to go back to.
-        self._originals = {
-            n: p.detach().clone() for n, p in root.named_parameters() if n in factors
-        }
-        self.parts: list[Part] = []
-        self._shift = sum(m.length for m in methods if isinstance(m, Prefix) and m.positions == "shift")
-        self._architecture = host.architecture
-        for method in sorted(methods, key=lambda m: list(METHODS).index(m.kind)):
-            self.parts += method.parts(host)
+        for name, parameter in self._base.items():
+            parameter.requires_grad_(name in self.in_place)
+        self.model._tuning_attached = True  # type: ignore[assignment]
         self._put()
 
     # -- switching ---------------------------------------------------------------------------
@@ -93,102 +93,114 @@ class Tuning:
         kinds = {part.method for part in self.parts}
         if "prefix" in kinds:
             eager = self._implementation == "eager"
-            self._config._attn_implementation = prefix_module.EAGER if eager else prefix_module.SDPA
+            self.model.config._attn_implementation = prefix_module.EAGER if eager else prefix_module.SDPA
         if kinds & {"prefix", "prompt"}:
-            self._input_hook = InputHook(self.model.base_model, self._architecture.causal, self._shift)
-        self._attached = True
+            shift = sum(m.length for m in self.methods if isinstance(m, Prefix) and m.positions == "shift")
+            prompt: Any = self.host.inner._modules.get("soft_prompt")
+            self._input_hook = InputHook(self.host.inner, self.host.architecture, shift, prompt)
+        self._state = "attached"
 
-    def _take(self) -> None:
+    def _take(self, state: str) -> None:
         for part in reversed(self.parts):
             part.take()
-        self._config._attn_implementation = self._implementation
+        self.model.config._attn_implementation = self._implementation
         if self._input_hook is not None:
             self._input_hook.remove()
             self._input_hook = None
-        self._attached = False
+        self._state = state
 
-    def _need_attached(self, action: str) -> None:
-        if not self._attached:
-            raise InputError(action, "a detached or disabled tuning", "a tuning that is attached to its model")
+    def _swap(self) -> None:
+        """Exchange what is trained in place with what was set aside; no third copy is made."""
+        for name, aside in self._aside.items():
+            parameter = self._base[name]
+            self._aside[name] = parameter.data.cpu()
+            parameter.data = aside.to(parameter.device, parameter.dtype)
+
+    def _release(self) -> None:
+        for name, parameter in self._base.items():
+            parameter.requires_grad_(self._required[name])
+        del self.model._tuning_attached
+
+    def need_attached(self, action: str) -> None:
+        """Refuse ``action`` on a tuning that is not on its model now."""
+        if self._state != "attached":
+            raise InputError(action, f"a {self._state} tuning", "a tuning that is attached to its model")
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """Inside the ``with`` block the model is exactly the base model."""
-        self._need_attached("disabled()")
-        self._take()
-        tuned = self._swap(self._originals)
+        if self._state == "disabled":  # within another such block
+            yield
+            return
+        self.need_attached("disabled()")
+        self._take("disabled")
+        self._swap()
         try:
             yield
         finally:
-            self._swap(tuned)
+            self._swap()
             self._put()
-
-    @torch.no_grad()
-    def _swap(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Copy ``values`` into the base's parameters and return what was there."""
-        parameters = dict(self.root.named_parameters())
-        before = {name: parameters[name].detach().clone() for name in values}
-        for name, value in values.items():
-            parameters[name].copy_(value)
-        return before
 
     def detach(self) -> nn.Module:
         """Take everything off again: the base model, its modules and weights as they were."""
-        self._need_attached("detach()")
-        self._take()
-        self._swap(self._originals)
-        for name, parameter in self.root.named_parameters():
-            parameter.requires_grad_(self._required[name])
+        self.need_attached("detach()")
+        self._take("detached")
+        self._swap()
+        self._release()
         return self.root
 
     def merge(self) -> nn.Module:
         """Add LoRA's updates to the weights and take LoRA off; other parts stay as they are.
 
         Where LoRA (or training in place) is all there is, the model is an ordinary one afterwards.
+        Else the merged model is what the remaining tuning calls its base.
         """
-        self._need_attached("merge()")
-        self._take()
-        for part in self.parts:
-            if isinstance(part.module, LoRALinear):
-                part.module.merge()
-        self.parts = [part for part in self.parts if not isinstance(part.module, LoRALinear)]
+        self.need_attached("merge()")
+        layers = {p.name: p.module for p in self.parts if isinstance(p.module, LoRALinear)}
+        for name, layer in layers.items():
+            weight: Tensor = layer.base.weight  # type: ignore[assignment]
+            holders = [m for m in self.root.modules() if any(p is weight for p in m._parameters.values())]
+            if layer.gate is not None:
+                raise InputError(
+                    "merge()", "gated LoRA", "LoRA without gating, since a gate depends on the input"
+                )
+            if len(holders) > 1 or not weight.is_floating_point():
+                raise InputError(
+                    "merge()", f"LoRA on {name}", "LoRA on weights that are neither tied nor quantised"
+                )
+        self._take("merged")
+        for layer in layers.values():
+            layer.merge()
+        self.parts = [part for part in self.parts if part.name not in layers]
         self.methods = tuple(m for m in self.methods if not isinstance(m, LoRA))
         if self.parts:
+            self._swap()
+            self.base = describe_base(self.root, self.model, self.in_place)
+            self._swap()
             self._put()
         else:
-            for name, parameter in self.root.named_parameters():
-                parameter.requires_grad_(self._required[name])
+            self._release()
         return self.root
 
     # -- parameters --------------------------------------------------------------------------
 
+    def _entries(self) -> Iterator[tuple[str, nn.Parameter, str]]:
+        """Name, parameter and kind of everything trained; shared parameters once."""
+        seen: set[nn.Parameter] = set()
+        added = ((n, p, part.method) for part in self.parts for n, p in part.trained.items())
+        in_base = ((n, self._base[n], kind) for n, kind in self._owners.items())
+        for name, parameter, kind in (*added, *in_base):
+            if parameter not in seen:
+                seen.add(parameter)
+                yield name, parameter, kind
+
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Trained parameters with the names under which they are saved."""
-        base = {id(p) for p in self.root.parameters() if id(p) in self._base_names}
-        seen: set[int] = set()
-        for part in self.parts:
-            for name, parameter in part.module.named_parameters():
-                if id(parameter) not in base and id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    yield f"{part.name}.{name}", parameter
-        for parameter in self.root.parameters():
-            name = self._base_names.get(id(parameter), "")
-            if name in self._factors:
-                yield name, parameter
+        return ((name, parameter) for name, parameter, _ in self._entries())
 
     def parameters(self) -> list[nn.Parameter]:
         """The trained parameters."""
-        return [p for _, p in self.named_parameters()]
-
-    def owner(self, name: str) -> str:
-        """The kind of the method that trains the parameter saved as ``name``, or "also_train"."""
-        for part in self.parts:
-            if name.startswith(f"{part.name}."):
-                return part.method
-        for module in self.also_train:
-            if name.startswith(f"{module}."):
-                return "also_train"
-        return next(m.kind for m in self.methods if m.trains_base)
+        return [parameter for _, parameter, _ in self._entries()]
 
     def parameter_groups(self, learning_rate: float | Mapping[str, float]) -> list[dict[str, Any]]:
         """Groups for a torch optimiser, with the rates of discriminative fine-tuning.
@@ -196,41 +208,51 @@ class Tuning:
         ``learning_rate`` is one rate for all, or a rate for each method's kind (and "also_train").
         """
         groups: dict[float, list[nn.Parameter]] = {}
-        for name, parameter in self.named_parameters():
-            fixed = isinstance(learning_rate, int | float)
-            rate = learning_rate if fixed else learning_rate[self.owner(name)]  # type: ignore[index]
-            groups.setdefault(rate * self._factors.get(name, 1.0), []).append(parameter)  # type: ignore[operator]
-        return [{"params": params, "lr": rate} for rate, params in groups.items()]
+        for name, parameter, kind in self._entries():
+            rate = learning_rate[kind] if isinstance(learning_rate, Mapping) else learning_rate
+            groups.setdefault(rate * self.in_place.get(name, 1.0), []).append(parameter)
+        return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
 
     def count(self) -> Count:
         """How many parameters are trained, of how many in base and parts together."""
         by_method: dict[str, int] = {}
-        for name, parameter in self.named_parameters():
-            owner = self.owner(name)
-            by_method[owner] = by_method.get(owner, 0) + parameter.numel()
-        added = sum(p.numel() for n, p in self.named_parameters() if n not in self._factors)
-        base = {id(p): p.numel() for p in self.root.parameters() if id(p) in self._base_names}
-        return Count(sum(by_method.values()), sum(base.values()) + added, by_method)
+        added = 0
+        for name, parameter, kind in self._entries():
+            by_method[kind] = by_method.get(kind, 0) + parameter.numel()
+            added += 0 if name in self.in_place else parameter.numel()
+        total = sum(p.numel() for p in self._base.values()) + added
+        return Count(sum(by_method.values()), total, by_method)
+
+    def gates(self) -> dict[str, Tensor]:
+        """Every gate's newest value by its name: a number for a gated prefix, and for a gate computed
+        from the input one a token of the last forward pass, (batch, tokens, 1).
+        """
+        values: dict[str, Tensor] = {}
+        for part in self.parts:
+            for name, module in part.module.named_modules():
+                if isinstance(module, PrefixKV) and module.gate_logit is not None:
+                    values[join(part.name, name)] = torch.sigmoid(module.gate_logit.detach())
+                if isinstance(module, Gate) and module.last is not None:
+                    values[join(part.name, name)] = module.last
+        return values
 
     # -- saving ------------------------------------------------------------------------------
 
+    @torch.no_grad()
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of the trained tensors; a reparametrised prefix is folded into keys and values."""
-        state = {}
+        self.need_attached("state_dict()")
         folded = {p.name: p.module for p in self.parts if isinstance(p.module, ReparametrisedKV)}
-        for name, parameter in self.named_parameters():
-            if any(name.startswith((f"{n}.trunk", f"{n}.out")) for n in folded):
-                continue
-            state[name] = parameter.detach().clone()
-        with torch.no_grad():
-            for name, module in folded.items():
-                key, value = module.keys_and_values()
-                state[f"{name}.key"], state[f"{name}.value"] = key.clone(), value.clone()
+        network = tuple(f"{name}.{child}." for name in folded for child in ("trunk", "out"))
+        state = {n: p.detach().clone() for n, p in self.named_parameters() if not n.startswith(network)}
+        for name, module in folded.items():
+            state[f"{name}.key"], state[f"{name}.value"] = (t.clone() for t in module.keys_and_values())
         return state
 
     @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Copy tensors that :meth:`state_dict` gave back in; names and shapes must match exactly."""
+        self.need_attached("load_state_dict()")
         own = dict(self.named_parameters())
         for name in sorted(own.keys() ^ state.keys()):
             where = "missing from the saved tuning" if name in own else "not part of this tuning"
@@ -239,21 +261,14 @@ class Tuning:
             if parameter.shape != state[name].shape:
                 given = f"{name} of shape {tuple(state[name].shape)}"
                 raise InputError("state", given, f"shape {tuple(parameter.shape)}")
+        for name, parameter in own.items():
             parameter.copy_(state[name])
 
     def save(self, folder: str | Path) -> None:
-        """Write ``tuning.safetensors`` and ``tuning.json`` into ``folder``, all or nothing."""
-        settings = {
-            "format_version": FORMAT_VERSION,
-            "methods": [{"kind": m.kind, **asdict(m)} for m in map(folded_method, self.methods)],
-            "also_train": list(self.also_train),
-            "gating": self.gating,
-            "base": self.base,
-        }
-        state = {n: t.contiguous().cpu() for n, t in self.state_dict().items()}
-        with atomic_folder(folder) as fresh:
-            save_file(state, fresh / WEIGHTS, metadata={"format": "pt"})
-            write_json(fresh / SETTINGS, settings)
+        """Write the tuning into ``folder``, all or nothing; :func:`load_tuning` reads it."""
+        from .saving import save_tuning
+
+        save_tuning(self, folder)
 
     def export_peft(self, folder: str | Path) -> None:
         """Write a folder that ``PeftModel.from_pretrained`` loads; see :mod:`.peft_format`."""
@@ -273,25 +288,29 @@ def attach(
     """Freeze ``model`` and put ``methods`` on it.
 
     ``model`` is a transformers model or a module that holds one.  ``also_train`` names modules
-    that are trained as they are, such as a classifier.  ``gating="unipelt"`` gives every part a
-    gate computed from its sublayer's input (Mao et al. 2022).  ``task_text`` with ``tokenizer`` is
-    what ``init="task"`` starts from.  Drawing the new parameters uses torch's global generator.
+    that are trained as they are, such as a classifier.  ``gating="unipelt"`` gives every part but
+    a soft prompt a gate computed from its sublayer's input (Mao et al. 2022).  ``task_text`` with
+    ``tokenizer`` is what ``init="task"`` starts from.  Drawing the new parameters uses torch's
+    global generator.
 
-    Raises :class:`InputError` for a model or a combination that is not supported.
+    Raises :class:`InputError` for a model or a combination that is not supported; the model is
+    then as it was.
     """
     transformer = find_transformer(model)
     architecture = find_architecture(transformer)
     for method in methods:
         if not isinstance(method, Method):
-            raise InputError("methods", method, f"methods such as {', '.join(c.__name__ for c in METHODS.values())}")
+            known = ", ".join(f"{c.__name__}()" for c in METHODS.values())
+            raise InputError("methods", method, f"methods such as {known}")
     kinds = [m.kind for m in methods]
     for kind in set(kinds):
         if kinds.count(kind) > 1:
             raise InputError("methods", f"{kind} twice", "each method once")
-    if gating not in (None, "unipelt"):
-        raise InputError("gating", gating, "None or 'unipelt'")
-    if any("prefix" in m._modules or isinstance(m, LoRALinear) for m in transformer.modules()):
-        raise InputError("model", "a model with a tuning attached", "a model as it was loaded (see Tuning.detach)")
+    check_choice("gating", gating, None, "unipelt")
+    if hasattr(transformer, "_tuning_attached"):
+        raise InputError(
+            "model", "a model with a tuning attached", "a model as it was loaded (see Tuning.detach)"
+        )
     implementation = transformer.config._attn_implementation
     if "prefix" in kinds and implementation not in ("eager", "sdpa"):
         raise InputError("attn_implementation", implementation, "'eager' or 'sdpa' for prefix-tuning")
@@ -300,36 +319,8 @@ def attach(
         if tokenizer is None:
             raise InputError("tokenizer", None, "the model's tokenizer together with task_text")
         task_ids = torch.tensor(tokenizer(task_text, add_special_tokens=False).input_ids)
-    host = Host(model, transformer, architecture, gating, task_ids)
-    return Tuning(model, methods, also_train, host)
-
-
-def load_tuning(model: nn.Module, folder: str | Path) -> Tuning:
-    """Attach what :meth:`Tuning.save` wrote to ``model``, the base model it was trained on."""
-    folder = Path(folder)
-    for name in (WEIGHTS, SETTINGS):
-        if not (folder / name).is_file():
-            raise InputError("folder", str(folder), f"a folder written by Tuning.save, with {WEIGHTS} and {SETTINGS}")
-    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    version = settings["format_version"]
-    if version != FORMAT_VERSION:
-        raise InputError("format_version", version, f"{FORMAT_VERSION}, the version this package reads")
-    transformer = find_transformer(model)
-    compare_bases(settings["base"], describe_base(model, transformer, settings["also_train"]))
-    methods = []
-    for entry in settings["methods"]:
-        options = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items() if k != "kind"}
-        method = METHODS[entry["kind"]](**options)
-        # The saved tensors replace whatever the method would start from.
-        methods.append(replace(method, init="random") if isinstance(method, Prefix | SoftPrompt) else method)
-    tuning = attach(model, *methods, also_train=settings["also_train"], gating=settings["gating"])
-    tuning.load_state_dict(load_file(folder / WEIGHTS))
-    return tuning
-
-
-def folded_method(method: Method) -> Method:
-    """``method`` as it is saved: a prefix's reparametrisation is already computed."""
-    return replace(method, reparam_hidden=None) if isinstance(method, Prefix) else method
+    names = (also_train,) if isinstance(also_train, str) else also_train
+    return Tuning(methods, names, Host(model, transformer, architecture, gating, task_ids))
 
 
 def parameters_under(root: nn.Module, name: str) -> list[str]:
@@ -340,31 +331,3 @@ def parameters_under(root: nn.Module, name: str) -> list[str]:
         known = ", ".join(n for n, _ in root.named_children())
         raise InputError("also_train", name, f"the name of a module, such as {known}") from None
     return [join(name, n) for n, _ in module.named_parameters()]
-
-
-def describe_base(root: nn.Module, model: PreTrainedModel, also_train: Sequence[str]) -> dict[str, Any]:
-    """What a saved tuning remembers of its base: sizes, and a checksum of each parameter's start."""
-    config = model.config
-    sizes = {
-        name: getattr(config, name)
-        for name in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-    }
-    sums = {}
-    for name, parameter in root.named_parameters():
-        if not any(name.startswith(f"{n}.") for n in also_train):
-            start = parameter.detach().flatten()[:256].to("cpu", torch.float32)
-            sums[name] = zlib.crc32(start.numpy().tobytes())
-    return {**sizes, "checksums": sums}
-
-
-def compare_bases(saved: dict[str, Any], given: dict[str, Any]) -> None:
-    """Refuse another base model than the saved one, by the name of the first difference."""
-    for name, value in saved.items():
-        if name != "checksums" and given[name] != value:
-            raise InputError("model", f"{name}={given[name]}", f"the saved tuning's base with {name}={value}")
-    for name, value in saved["checksums"].items():
-        if given["checksums"].get(name) != value:
-            raise InputError("model", f"other weights in {name}", "the base model the tuning was trained on")
-
-
-__all__ = ["Count", "PrefixKV", "Tuning", "attach", "load_tuning"]

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from .architectures import join
 from .errors import InputError
-from .methods import Host, Method
+from .methods import Host, Method, check_number, check_whole
 
 
-def inner_names(host: Host) -> dict[str, str]:
-    """Parameters of the inner model: name seen from the root, by name seen from the inner model."""
-    return {join(host.inner_path, n): n for n, _ in host.inner.named_parameters()}
+def inner_names(host: Host) -> list[str]:
+    """Parameters of the inner model, seen from the root."""
+    return [join(host.inner_path, name) for name, _ in host.inner.named_parameters()]
 
 
 @dataclass(frozen=True)
@@ -27,35 +27,25 @@ class FullFineTuning(Method):
     layer_decay: float = 1.0
     freeze_layers: int = 0
     kind: ClassVar[str] = "full"
-    trains_base: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.layer_decay <= 1:
-            raise InputError("layer_decay", self.layer_decay, "a number above 0 and at most 1")
-        if not isinstance(self.freeze_layers, int) or self.freeze_layers < 0:
-            raise InputError("freeze_layers", self.freeze_layers, "a whole number of at least 0")
+        check_number("layer_decay", self.layer_decay, lambda d: 0 < d <= 1, "a number above 0 and at most 1")
+        check_whole("freeze_layers", self.freeze_layers, least=0)
 
     def base_parameters(self, host: Host) -> dict[str, float]:
         layers = list(host.layer_paths())
         if self.freeze_layers > len(layers):
             raise InputError("freeze_layers", self.freeze_layers, f"at most the model's {len(layers)} layers")
-        inner, factors = inner_names(host), {}
-        first = inner_names(host).keys() - {
-            n for n in inner if any(n.startswith(f"{layer}.") for layer in layers)
-        }
-        after_layers = {"norm", "ln_f", "pooler"}  # follow the last layer, so belong to the top
+        top = [join(host.inner_path, name) for name in host.architecture.after_layers]
+        inner = set(inner_names(host))
+        factors = {}
         for name, _ in host.root.named_parameters():
-            factor = 1.0
-            if name in first and inner[name].split(".")[0] not in after_layers:
-                if self.freeze_layers:
-                    continue
-                factor = self.layer_decay ** len(layers)
-            for depth, layer in enumerate(layers):
-                if name.startswith(f"{layer}."):
-                    factor = self.layer_decay ** (len(layers) - 1 - depth)
-                    factor = 0.0 if depth < self.freeze_layers else factor
-            if factor:
-                factors[name] = factor
+            # Depth 0 is the embeddings, depth i layer i; what is above the layers has the full rate.
+            depth = next((i for i, layer in enumerate(layers, start=1) if name.startswith(f"{layer}.")), 0)
+            if depth == 0 and (name not in inner or name.startswith(tuple(f"{n}." for n in top))):
+                factors[name] = 1.0
+            elif depth > self.freeze_layers or not self.freeze_layers:
+                factors[name] = self.layer_decay ** (len(layers) - depth)
         return factors
 
 
@@ -64,10 +54,9 @@ class HeadOnly(Method):
     """Train only what lies outside the inner model: a classification head."""
 
     kind: ClassVar[str] = "head"
-    trains_base: ClassVar[bool] = True
 
     def base_parameters(self, host: Host) -> dict[str, float]:
-        inner = inner_names(host)
+        inner = set(inner_names(host))
         found = {n: 1.0 for n, _ in host.root.named_parameters() if n not in inner}
         if not found:
             raise InputError("methods", "HeadOnly()", "a model with a head of its own (HeadClassifier, say)")
@@ -79,10 +68,11 @@ class BitFit(Method):
     """Train only the bias vectors (Ben Zaken et al. 2022)."""
 
     kind: ClassVar[str] = "bitfit"
-    trains_base: ClassVar[bool] = True
 
     def base_parameters(self, host: Host) -> dict[str, float]:
         found = {n: 1.0 for n in inner_names(host) if n.endswith("bias")}
         if not found:
-            raise InputError("methods", "BitFit()", f"a model with biases; {type(host.model).__name__} has none")
+            raise InputError(
+                "methods", "BitFit()", f"a model with biases; {type(host.model).__name__} has none"
+            )
         return found

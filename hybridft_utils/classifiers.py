@@ -23,8 +23,8 @@ CONTENT_FREE = ("N/A", "...", "")
 class Classifier(nn.Module):
     """What both kinds share: loss, prediction, and cutting long texts.
 
-    ``labels`` are the label names; ``max_length`` the most tokens one input may have (at most 256
-    by default, which leaves room in the context for a soft prompt).
+    ``labels`` are the label names; ``max_length`` the most tokens one input may have (by default 192, or
+    the context where that is shorter; the rest is room for a soft prompt).
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.model, self.tokenizer, self.labels = model, tokenizer, list(labels)
         context = context_length(model, tokenizer)
-        self.max_length = min(context, 256) if max_length is None else max_length
+        self.max_length = min(context, 192) if max_length is None else max_length
         if not 8 <= self.max_length <= context:
             raise InputError("max_length", max_length, f"8 up to the model's context of {context} tokens")
 

@@ -36,6 +36,7 @@ class RunConfig(BaseModel):
     classifier: Literal["auto", "prompt", "head"] = "auto"
     template: str = "{text} It was {label}."
     label_words: dict[str, list[str]] = {"negative": ["terrible"], "positive": ["great"]}
+    calibrate: bool = True
     pooling: Literal["mean", "cls", "last"] = "mean"
     max_length: Annotated[int, Field(ge=8)] | None = None
     methods: list[str] = ["zero-shot", "full", "lora", "prefix", "lora+prefix"]

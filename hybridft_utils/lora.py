@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from .architectures import join
+from .architectures import ends_with, join
 from .errors import InputError
-from .methods import Gate, Host, Method, Part
+from .methods import Gate, Host, Method, Part, check_choice, check_number, check_whole, place
 
 
 class LoRALinear(nn.Module):
@@ -41,29 +41,29 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.base(x)
-        low = F.linear(self.dropout(x), self.lora_A) * self.scaling
+        low = F.linear(self.dropout(x.to(self.lora_A.dtype)), self.lora_A) * self.scaling
         update = F.linear(low, self.lora_B)
-        return y + update if self.gate is None else y + self.gate(x) * update
+        if self.gate is not None:
+            update = self.gate(x) * update
+        return y + update.to(y.dtype)
 
     def delta(self) -> Tensor:
         """The update of the weight matrix, (out, in)."""
         return self.scaling * self.lora_B @ self.lora_A
 
     @torch.no_grad()
-    def merge(self) -> nn.Module:
-        """Add the update to the base's weight and return the base."""
-        if self.gate is not None:
-            raise InputError("merge()", "gated LoRA", "LoRA without gating: a gate depends on the input")
+    def merge(self) -> None:
+        """Add the update to the base's weight."""
         weight: Tensor = self.base.weight  # type: ignore[assignment]
-        delta = self.delta().to(weight.dtype)
-        weight += delta.T if isinstance(self.base, Conv1D) else delta
-        return self.base
+        delta = self.delta().T if isinstance(self.base, Conv1D) else self.delta()
+        weight.copy_(weight.to(delta.dtype) + delta)
 
 
 def weight_shape(layer: nn.Module) -> tuple[int, int]:
     """(out, in) of a linear layer; transformers' Conv1D stores its weight as (in, out)."""
-    rows, columns = layer.weight.shape  # type: ignore[union-attr, operator]
-    return (columns, rows) if isinstance(layer, Conv1D) else (rows, columns)
+    if isinstance(layer, Conv1D):
+        return layer.nf, layer.nx
+    return layer.out_features, layer.in_features  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ class LoRA(Method):
 
     ``target_modules``: "attention", "mlp", "all-linear" (both), or endings of module names such as
     ("q_proj", "v_proj").  ``init`` draws A: "kaiming" as in the reference code, "gaussian" with
-    standard deviation 1/rank as in the paper's text.
+    standard deviation 1/rank as PEFT does.  ``rank_pattern`` and ``alpha_pattern`` give single
+    modules another rank or alpha: pairs of an ending of the module's name and the value.
     """
 
     rank: int = 8
@@ -80,19 +81,21 @@ class LoRA(Method):
     dropout: float = 0.0
     target_modules: str | tuple[str, ...] = "all-linear"
     init: Literal["kaiming", "gaussian"] = "kaiming"
+    rank_pattern: tuple[tuple[str, int], ...] = ()
+    alpha_pattern: tuple[tuple[str, float], ...] = ()
     kind: ClassVar[str] = "lora"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rank, int) or self.rank < 1:
-            raise InputError("rank", self.rank, "a whole number of at least 1")
-        if not self.alpha > 0:
-            raise InputError("alpha", self.alpha, "a number above 0")
-        if not 0 <= self.dropout < 1:
-            raise InputError("dropout", self.dropout, "a number from 0 up to, not including, 1")
-        if self.init not in ("kaiming", "gaussian"):
-            raise InputError("init", self.init, "'kaiming' or 'gaussian'")
+        for name in ("rank_pattern", "alpha_pattern"):
+            object.__setattr__(self, name, tuple(dict(getattr(self, name)).items()))
         if not isinstance(self.target_modules, str):
             object.__setattr__(self, "target_modules", tuple(self.target_modules))
+        for rank in (self.rank, *dict(self.rank_pattern).values()):
+            check_whole("rank", rank)
+        for alpha in (self.alpha, *dict(self.alpha_pattern).values()):
+            check_number("alpha", alpha, lambda a: 0 < a < math.inf, "a number above 0")
+        check_number("dropout", self.dropout, lambda p: 0 <= p < 1, "a number from 0 up to, not including, 1")
+        check_choice("init", self.init, "kaiming", "gaussian")
 
     def targets(self, host: Host) -> list[str]:
         """Dotted names of the linear layers to adapt, in the model's order."""
@@ -106,32 +109,33 @@ class LoRA(Method):
             return [join(layer, n) for layer in host.layer_paths() for n in groups[self.target_modules]]
         endings = self.target_modules if isinstance(self.target_modules, tuple) else (self.target_modules,)
         linear = [n for n, m in host.root.named_modules() if isinstance(m, nn.Linear | Conv1D)]
-        found = [n for n in linear if any(f".{n}".endswith(f".{e}") for e in endings)]
-        if not found:
-            names = sorted({n.rsplit(".", 1)[-1] for n in linear})
-            accepted = f"'attention', 'mlp', 'all-linear' or endings of module names ({', '.join(names)})"
-            raise InputError("target_modules", self.target_modules, accepted)
-        return found
+        for ending in endings or ("",):
+            if not any(ends_with(n, ending) for n in linear):
+                names = ", ".join(sorted({n.rsplit(".", 1)[-1] for n in linear}))
+                accepted = f"'attention', 'mlp', 'all-linear' or endings of module names ({names})"
+                raise InputError("target_modules", ending, accepted)
+        return [n for n in linear if any(ends_with(n, ending) for ending in endings)]
 
     def parts(self, host: Host) -> list[Part]:
-        parts = []
-        for path in self.targets(host):
-            base = host.root.get_submodule(path)
-            if isinstance(base, LoRALinear):
-                raise InputError("methods", f"two LoRAs on {path}", "one LoRA a layer")
-            layer = LoRALinear(base, self.rank, self.alpha, self.dropout)
-            if self.init == "gaussian":
-                nn.init.normal_(layer.lora_A, std=1 / self.rank)
-            layer.gate = host.gate(weight_shape(base)[1])
-            weight: Tensor = base.weight  # type: ignore[assignment]
-            layer.to(weight.device, weight.dtype)
-            parts.append(
-                Part(
-                    method=self.kind,
-                    name=path,
-                    module=layer,
-                    put=lambda path=path, layer=layer: host.root.set_submodule(path, layer),
-                    take=lambda path=path, base=base: host.root.set_submodule(path, base),
-                )
-            )
-        return parts
+        return [self.part(host, path) for path in self.targets(host)]
+
+    def part(self, host: Host, path: str) -> Part:
+        base = host.root.get_submodule(path)
+        rank = next((r for ending, r in self.rank_pattern if ends_with(path, ending)), self.rank)
+        alpha = next((a for ending, a in self.alpha_pattern if ends_with(path, ending)), self.alpha)
+        layer = LoRALinear(base, rank, alpha, self.dropout)
+        if self.init == "gaussian":
+            nn.init.normal_(layer.lora_A, std=1 / rank)
+        layer.gate = host.gate(weight_shape(base)[1])
+        del layer.base  # the frozen weight keeps its precision
+        place(layer, base.weight)  # type: ignore[arg-type]
+        layer.base = base
+        layer.train(base.training)
+        return Part(
+            method=self.kind,
+            name=path,
+            module=layer,
+            put=lambda: host.root.set_submodule(path, layer),
+            take=lambda: host.root.set_submodule(path, base),
+            wrapped=base,
+        )

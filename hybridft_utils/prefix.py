@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -22,9 +23,14 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
-from .architectures import join
+from .architectures import join, key_value_shape
 from .errors import InputError
-from .methods import Gate, Host, Method, Part, first_argument
+from .methods import Gate, Host, Method, Part, check_choice, check_whole, first_argument, place
+from .recording import record_keys_and_values
+
+#: Keys and values of pretrained models have a size near 1.  A tenth of that tells the prefix's rows
+#: apart, so that they learn different things, and adds little noise to what attention returns.
+RANDOM_STD = 0.1
 
 
 class PrefixKV(nn.Module):
@@ -32,23 +38,13 @@ class PrefixKV(nn.Module):
 
     def __init__(self, heads: int, length: int, head_dim: int, gated: bool = False):
         super().__init__()
-        self.key = nn.Parameter(torch.randn(heads, length, head_dim) * 0.1)
-        self.value = nn.Parameter(torch.randn(heads, length, head_dim) * 0.1)
+        self.key = nn.Parameter(torch.randn(heads, length, head_dim) * RANDOM_STD)
+        self.value = nn.Parameter(torch.randn(heads, length, head_dim) * RANDOM_STD)
         self.gate_logit = nn.Parameter(torch.zeros(())) if gated else None
         self.input_gate: Gate | None = None
-        self.input_logit: Tensor | None = None  # of the current forward pass, (batch, tokens, 1)
 
     def keys_and_values(self) -> tuple[Tensor, Tensor]:
         return self.key, self.value
-
-    def log_gate(self) -> Tensor | None:
-        """log g, broadcastable to (batch, heads, tokens, prefix length); None without a gate."""
-        gates = []
-        if self.gate_logit is not None:
-            gates.append(F.logsigmoid(self.gate_logit))
-        if self.input_logit is not None:
-            gates.append(F.logsigmoid(self.input_logit).unsqueeze(1))
-        return sum(gates[1:], gates[0]) if gates else None
 
     @property
     def gate(self) -> float:
@@ -66,29 +62,35 @@ class PrefixKV(nn.Module):
 class ReparametrisedKV(PrefixKV):
     """A prefix computed from a trunk that all layers share (Li and Liang 2021, section 4.3).
 
-    ``trunk`` maps to (prefix length, hidden); after training only the resulting keys and values
-    are kept.
+    ``trunk`` maps positions to (prefix length, hidden); only the resulting keys and values are saved.
     """
 
     def __init__(self, trunk: nn.Module, hidden: int, heads: int, length: int, head_dim: int, gated: bool):
         super().__init__(heads, length, head_dim, gated)
         del self.key, self.value
-        self.shape = (2, heads, length, head_dim)
+        self.shape = (length, 2, heads, head_dim)
         self.trunk = trunk
         self.out = nn.Linear(hidden, 2 * heads * head_dim)
 
     def keys_and_values(self) -> tuple[Tensor, Tensor]:
-        two, heads, length, head_dim = self.shape
-        flat = self.out(self.trunk(torch.arange(length, device=self.out.weight.device)))
-        key, value = flat.view(length, two, heads, head_dim).permute(1, 2, 0, 3)
+        flat = self.out(self.trunk(torch.arange(self.shape[0], device=self.out.weight.device)))
+        key, value = flat.view(self.shape).permute(1, 2, 0, 3)
         return key, value
 
 
-def prefix_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **options):
+def prefix_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    gate_logit: Tensor | None = None,
+    **options: Any,
+):
     """transformers' attention function with the prefix of ``module`` in front.
 
     ``query`` is (batch, heads, tokens, head width), ``mask`` (batch, 1, tokens, keys): boolean
-    under sdpa, additive under eager.  Returns the attended values as transformers expects them.
+    under sdpa, additive under eager.  ``gate_logit`` is an input gate's, (batch, 1, tokens, 1).
     """
     prefix = module._modules.get("prefix")
     if isinstance(prefix, PrefixKV):
@@ -96,13 +98,12 @@ def prefix_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
         prefix_key, prefix_value = (t.to(key.dtype) for t in prefix.keys_and_values())
         key = torch.cat([prefix_key.expand(batch, -1, -1, -1), key], dim=2)
         value = torch.cat([prefix_value.expand(batch, -1, -1, -1), value], dim=2)
-        log_gate, length = prefix.log_gate(), prefix_key.shape[1]
-        if log_gate is not None and mask.dtype == torch.bool:
+        log_gates = [F.logsigmoid(z) for z in (prefix.gate_logit, gate_logit) if z is not None]
+        if log_gates and mask.dtype == torch.bool:
             mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
-        if log_gate is None:
-            front = mask.new_full((batch, 1, tokens, length), mask.dtype == torch.bool)
-        else:
-            front = log_gate.to(query.dtype).expand(batch, 1, tokens, length)
+        # Without a gate the prefix is always visible: True in a boolean mask, 0 in an additive one.
+        front = mask.new_full((batch, mask.shape[1], tokens, prefix_key.shape[1]), mask.dtype == torch.bool)
+        front = sum(log_gates, front).to(mask.dtype)
         mask = torch.cat([front, mask.expand(batch, -1, -1, -1)], dim=-1)
     if module.config._attn_implementation == EAGER:  # type: ignore[union-attr]
         eager = sys.modules[type(module).__module__].eager_attention_forward
@@ -110,20 +111,15 @@ def prefix_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
     return sdpa_attention_forward(module, query, key, value, mask, **{**options, "is_causal": False})
 
 
-def whole_sdpa_mask(*args: Any, **options: Any) -> Tensor:
-    """A mask even where plain SDPA needs none, so that the prefix has something to extend."""
-    options.update(allow_is_causal_skip=False, allow_is_bidirectional_skip=False)
-    return sdpa_mask(*args, **options)  # type: ignore[return-value]
-
-
-def whole_eager_mask(*args: Any, **options: Any) -> Tensor:
-    return eager_mask(*args, **{**options, "allow_is_bidirectional_skip": False})
+def whole_mask(make: Any, *args: Any, **options: Any) -> Tensor:
+    """A mask even where plain attention needs none, so that the prefix has something to extend."""
+    return make(*args, **{**options, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
 
 
 SDPA, EAGER = "prefix_sdpa", "prefix_eager"
-for _name, _mask in ((SDPA, whole_sdpa_mask), (EAGER, whole_eager_mask)):
+for _name, _make in ((SDPA, sdpa_mask), (EAGER, eager_mask)):
     AttentionInterface.register(_name, prefix_attention)
-    AttentionMaskInterface.register(_name, _mask)
+    AttentionMaskInterface.register(_name, partial(whole_mask, _make))
 
 
 @dataclass(frozen=True)
@@ -145,49 +141,52 @@ class Prefix(Method):
     kind: ClassVar[str] = "prefix"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.length, int) or self.length < 1:
-            raise InputError("prefix_length", self.length, "a whole number of at least 1")
-        if self.init not in ("random", "vocab", "task"):
-            raise InputError("init", self.init, "'random', 'vocab' or 'task'")
-        if self.positions not in ("keep", "shift"):
-            raise InputError("positions", self.positions, "'keep' or 'shift'")
-        if self.reparam_hidden is not None and self.init != "random":
-            raise InputError("init", self.init, "'random' together with reparam_hidden")
+        check_whole("prefix_length", self.length)
+        check_choice("init", self.init, "random", "vocab", "task")
+        check_choice("gated", self.gated, True, False)
+        check_choice("positions", self.positions, "keep", "shift")
+        if self.reparam_hidden is not None:
+            check_whole("reparam_hidden", self.reparam_hidden)
+            if self.init != "random":
+                raise InputError("init", self.init, "'random' together with reparam_hidden")
 
     def parts(self, host: Host) -> list[Part]:
-        config = host.model.config
-        context = config.max_position_embeddings
-        if self.length >= context:
-            raise InputError("prefix_length", self.length, f"less than the model's context of {context} tokens")
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        trunk = None
-        if self.reparam_hidden is not None:
-            hidden = self.reparam_hidden
+        host.check_length("prefix_length", self.length)
+        hidden = self.reparam_hidden
+        heads, head_dim = key_value_shape(host.model.config)
+        if hidden is not None:
             trunk = nn.Sequential(nn.Embedding(self.length, hidden), nn.Linear(hidden, hidden), nn.Tanh())
-        start = None if self.init == "random" else self.recorded(host)
+        start = None if self.init == "random" else self.start(host)
         parts = []
         for index, layer in enumerate(host.layer_paths()):
             path = join(layer, host.architecture.attention)
-            attention = host.root.get_submodule(path)
-            if trunk is None:
+            if hidden is None:
                 prefix = PrefixKV(heads, self.length, head_dim, self.gated)
             else:
                 prefix = ReparametrisedKV(trunk, hidden, heads, self.length, head_dim, self.gated)
             if start is not None:
-                prefix.key.data.copy_(start[index][0])
-                prefix.value.data.copy_(start[index][1])
-            prefix.input_gate = host.gate(config.hidden_size)
-            prefix.to(host.model.device, host.model.dtype)
+                prefix.key.data, prefix.value.data = start[index]
+            prefix.input_gate = host.gate(host.model.config.hidden_size)
+            attention = host.root.get_submodule(path)
+            place(prefix, next(attention.parameters()))
             parts.append(self.part(attention, path, prefix))
         return parts
+
+    def start(self, host: Host) -> list[tuple[Tensor, Tensor]]:
+        """Each layer's keys and values for the starting text."""
+        ids = host.start_ids(self.init, self.length)
+        # The text begins at position 0, so where positions may be negative the prefix ends before it.
+        first = -self.length if host.architecture.rotary and self.positions == "keep" else 0
+        return record_keys_and_values(host.model, ids, torch.arange(first, first + self.length))
 
     def part(self, attention: nn.Module, path: str, prefix: PrefixKV) -> Part:
         hooks: list[Any] = []
 
-        def read_input(_module: nn.Module, args: Any, kwargs: Any) -> None:
+        def read_input(_module: nn.Module, args: Any, kwargs: Any) -> Any:
+            # transformers hands a keyword it does not know on to the attention function.
             if prefix.input_gate is not None:
-                prefix.input_logit = prefix.input_gate.logit(first_argument(args, kwargs))
+                kwargs["gate_logit"] = prefix.input_gate.logit(first_argument(args, kwargs)).unsqueeze(1)
+            return args, kwargs
 
         def put() -> None:
             attention.add_module("prefix", prefix)
@@ -198,35 +197,3 @@ class Prefix(Method):
             hooks.pop().remove()
 
         return Part(self.kind, f"{path}.prefix", prefix, put, take)
-
-    @torch.no_grad()
-    def recorded(self, host: Host) -> list[tuple[Tensor, Tensor]]:
-        """Each layer's keys and values for the starting text, (heads, length, head width)."""
-        config = host.model.config
-        if self.init == "task":
-            if host.task_ids is None:
-                raise InputError("init", "task", "'task' together with attach(..., task_text=, tokenizer=)")
-            ids = host.task_ids.repeat(-(-self.length // len(host.task_ids)))[: self.length]
-        else:
-            ids = torch.randint(config.vocab_size, (self.length,))
-        # The text begins at position 0, so where positions may be negative the prefix ends before it.
-        first = -self.length if host.architecture.rotary and self.positions == "keep" else 0
-        positions = torch.arange(first, first + self.length)
-        kept: list[tuple[Tensor, Tensor]] = []
-
-        def record(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **options):
-            kept.append((key[0].clone(), value[0].clone()))
-            return sdpa_attention_forward(module, query, key, value, mask, **options)
-
-        AttentionInterface.register("prefix_record", record)
-        AttentionMaskInterface.register("prefix_record", sdpa_mask)
-        before, training = config._attn_implementation, host.model.training
-        config._attn_implementation = "prefix_record"
-        host.model.eval()
-        try:
-            device = host.model.device
-            host.inner(input_ids=ids[None].to(device), position_ids=positions[None].to(device))
-        finally:
-            config._attn_implementation = before
-            host.model.train(training)
-        return kept

@@ -162,7 +162,7 @@ def build_model(config: PretrainConfig) -> LlamaForCausalLM:
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
             num_key_value_heads=config.heads,
-            max_position_embeddings=2 * config.context,
+            max_position_embeddings=config.context,
             tie_word_embeddings=True,
             pad_token_id=0,
             bos_token_id=1,

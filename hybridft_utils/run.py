@@ -161,7 +161,6 @@ def run_method(
     if method == "zero-shot":
         if not isinstance(classifier, PromptClassifier):
             raise InputError("methods", method, "zero-shot only with a language model and label words")
-        classifier.calibrate()
     else:
         has_head = isinstance(classifier, HeadClassifier)
         tuning = attach(classifier, *config.build(method), also_train=("head",) if has_head else ())
@@ -201,7 +200,10 @@ def epoch_line(epoch: Epoch, epochs: int) -> str:
 
 
 def build_classifier(config: RunConfig, labels: list[str], head: bool = False) -> Classifier:
-    """The classifier on the untouched base model: prompts where the model has a language head."""
+    """The classifier on the untouched base model: prompts where the model has a language head.
+
+    A prompt's label words start calibrated, so that tuning need not first learn their prior.
+    """
     model, tokenizer = load_base(config.model)
     if torch.cuda.is_available():
         model.cuda()
@@ -214,7 +216,10 @@ def build_classifier(config: RunConfig, labels: list[str], head: bool = False) -
         return made.to(model.device)
     template, verbalizer = PromptTemplate(config.template), Verbalizer(config.label_words)
     words = Verbalizer({label: verbalizer.words[label] for label in labels})
-    return PromptClassifier(model, tokenizer, template, words, config.max_length).to(model.device)
+    prompted = PromptClassifier(model, tokenizer, template, words, config.max_length).to(model.device)
+    if config.calibrate:
+        prompted.calibrate()
+    return prompted
 
 
 def check_labels(config: RunConfig, labels: list[str]) -> None:

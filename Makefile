@@ -1,0 +1,103 @@
+# Hybrid Fine-Tuning.  `make book` reads, `make test` proves; `make help` lists the rest.
+
+PYTHON ?= python3
+# Extra pip options for PyTorch alone, such as --index-url for a CPU build.
+TORCH_FLAGS ?=
+# Workers for the parts of the tests that run side by side.
+JOBS ?= 2
+PORT ?= 8000
+
+BIN := .venv/bin
+READY := .venv/ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+BUILD_BOOK := $(BIN)/jupyter-book build --all -W -n --keep-going
+
+export PYTHONNOUSERSITE := 1
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup book test html lint types package chain browser site lab studies bench sweep serve clean lock repo-url
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## create .venv with the locked dependencies
+
+# Only a changed lock sets up again.  PyTorch goes first and brings what its build needs (on Linux
+# perhaps CUDA); everything after it comes from the lock alone.
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11'; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(PIP) install $(shell grep '^torch==' requirements.lock) $(TORCH_FLAGS)
+	$(PIP) install --no-deps --requirement requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+book: $(READY) ## run copies of all notebooks, then render what was run
+	$(BIN)/python tools/run_chain.py _build/executed
+	$(BUILD_BOOK) _build/executed --path-output _build/executed
+	@echo; echo "The book: file://$(CURDIR)/_build/executed/_build/html/index.html"
+
+html: $(READY) ## render the committed outputs
+	$(BUILD_BOOK) .
+	@echo; echo "The book: file://$(CURDIR)/_build/html/index.html"
+
+test: lint types package chain html site ## prove everything
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+# One thread a process: the tests run side by side.
+package: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(wildcard tests/package tests/equivalence)
+
+# The committed notebooks cell by cell, then small reruns and what every notebook must keep to.
+chain: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
+	  --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/notebooks
+
+# Set-up, links and a real browser, on the pages that `html` has just rendered.
+site: $(READY) browser
+	$(BIN)/python -m pytest tests/book
+
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	else echo 'No Chromium was found: the browser checks will be skipped.'; fi
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab --version >/dev/null 2>&1 || $(PIP) install --constraint requirements.lock jupyterlab==4.6.6
+	$(BIN)/jupyter lab notebooks
+
+studies: $(READY) ## measure the comparisons that the chapters plot
+	$(BIN)/python -m benchmarks.studies
+
+bench: $(READY) ## measure time and memory
+	$(BIN)/python -m benchmarks.speed
+
+sweep: $(READY) ## many runs of notebook 10
+	$(BIN)/python -m hybridft_utils.sweep $(ARGS)
+
+serve: ## serve the rendered book on http://localhost:8000
+	$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+repo-url: $(READY) ## make repo-url URL=https://... : set the repository's address everywhere
+	$(BIN)/python tools/repo_url.py '$(URL)'
+
+lock: ## resolve pyproject.toml anew into requirements.lock and environment.yml
+	rm -rf _build/lock
+	$(PYTHON) -m venv _build/lock
+	_build/lock/bin/pip install $(shell grep '^torch==' requirements.lock) $(TORCH_FLAGS)
+	_build/lock/bin/pip install '.[book,test]'
+	_build/lock/bin/python tools/lock.py
+
+clean: ## remove everything that was built, .venv included
+	rm -rf _build .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build

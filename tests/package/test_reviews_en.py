@@ -1,0 +1,99 @@
+"""The built-in reviews: schema, balance, no near-duplicates, nothing of SST-2 or IMDB."""
+
+import json
+import re
+from collections import Counter
+
+import pytest
+
+from hybridft_utils.data import BUILTIN, load_reviews
+
+FOLDER = BUILTIN["builtin:reviews-en"]
+SPLITS = {"train": 600, "validation": 200, "test": 700}
+DOMAINS = {"film", "books", "food", "hotels", "devices"}
+PHENOMENA = {
+    "plain",
+    "negation",
+    "contrast",
+    "comparison",
+    "intensifier",
+    "hedge",
+    "irony",
+    "mixed aspects",
+    "world knowledge",
+}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return [
+        {**json.loads(line), "split": split}
+        for split in SPLITS
+        for line in (FOLDER / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+
+
+def test_schema(rows):
+    assert Counter(r["split"] for r in rows) == SPLITS
+    for row in rows:
+        assert set(row) == {"text", "label", "domain", "phenomenon", "split"}
+        assert row["label"] in ("negative", "positive")
+        assert row["domain"] in DOMAINS and row["phenomenon"] in PHENOMENA
+        assert 5 <= len(row["text"].split()) <= 40
+        assert row["text"] == " ".join(row["text"].split())
+
+
+def test_balanced_in_label_within_phenomenon_and_domain(rows):
+    cells = Counter((r["split"], r["domain"], r["phenomenon"], r["label"]) for r in rows)
+    assert len(cells) == len(SPLITS) * len(DOMAINS) * len(PHENOMENA) * 2
+    for (split, domain, phenomenon, label), count in cells.items():
+        other = "positive" if label == "negative" else "negative"
+        assert count == cells[split, domain, phenomenon, other]
+
+
+def grams(text, n=5):
+    """Character n-grams of the text without case and punctuation."""
+    plain = re.sub(r"[^a-z0-9 ]", "", text.lower())
+    return {plain[i : i + n] for i in range(len(plain) - n + 1)}
+
+
+def test_no_near_duplicates(rows):
+    """No two texts, within or across splits, share 30 % of their character 5-grams (Jaccard)."""
+    sets = [grams(r["text"]) for r in rows]
+    postings = {}
+    for index, own in enumerate(sets):
+        for gram in own:
+            postings.setdefault(gram, []).append(index)
+    for index, own in enumerate(sets):
+        shared = Counter(other for gram in own for other in postings[gram] if other > index)
+        for other, count in shared.items():
+            jaccard = count / (len(own) + len(sets[other]) - count)
+            assert jaccard < 0.3, (rows[index]["text"], rows[other]["text"])
+
+
+def test_no_template(rows):
+    """No opening of three words and no run of six words is shared by more than a few reviews."""
+    words = [re.sub(r"[^a-z' ]", "", r["text"].lower()).split() for r in rows]
+    openings = Counter(tuple(w[:3]) for w in words)
+    runs = Counter(run for w in words for run in {tuple(w[i : i + 6]) for i in range(len(w) - 5)})
+    assert openings.most_common(1)[0][1] <= 12
+    assert runs.most_common(1)[0][1] <= 4
+
+
+@pytest.mark.needs_data
+def test_no_sentence_of_public_data(rows, data):
+    """No review, and no sentence of a review of at least six words, is in SST-2 or IMDB."""
+    import pandas as pd
+
+    public = [load_reviews(data / "sst2")[s]["text"] for s in SPLITS]
+    imdb = [pd.read_parquet(data / "imdb" / f"{s}.parquet")["text"] for s in ("train", "test")]
+
+    def plain(text):
+        return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
+
+    haystack = "\n".join(plain(text) for texts in [*public, *imdb] for text in texts)
+    for row in rows:
+        sentences = [row["text"], *re.split(r"(?<=[.!?]) ", row["text"])]
+        for sentence in map(plain, sentences):
+            if len(sentence.split()) >= 6:
+                assert sentence not in haystack, sentence
