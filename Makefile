@@ -70,7 +70,7 @@ site: $(READY) browser
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	else echo 'No Chromium was found: the browser checks will be skipped.'; fi
 
 lab: $(READY) ## open the notebooks in JupyterLab
@@ -99,5 +99,5 @@ lock: ## resolve pyproject.toml anew into requirements.lock and environment.yml
 	_build/lock/bin/pip install '.[book,test]'
 	_build/lock/bin/python tools/lock.py
 
-clean: ## remove everything that was built, .venv included
-	rm -rf _build .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build
+clean: ## remove what was built; .venv stays
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis build

@@ -75,11 +75,13 @@ class Adapter(Method):
         def enter(_module: nn.Module, args: Any, kwargs: Any) -> None:
             sublayer_input[:] = [first_argument(args, kwargs)]
 
-        def leave(_module: nn.Module, _args: Any, y: Tensor) -> Tensor:
+        def leave(module: nn.Module, _args: Any, y: Tensor) -> Tensor:
+            # Not ``network`` itself, so that a copy of the model uses its own.
+            adapter: Bottleneck = module.adapter  # type: ignore[assignment]
             x = sublayer_input.pop()
-            added = network(y if self.placement == "sequential" else x)
-            if network.gate is not None:
-                added = network.gate(x) * added
+            added = adapter(y if self.placement == "sequential" else x)
+            if adapter.gate is not None:
+                added = adapter.gate(x) * added
             return y + added.to(y.dtype)
 
         def put() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -11,6 +12,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -74,7 +76,7 @@ def check_folder(folder: Path) -> None:
         raise InputError("model", given, "weights as safetensors, since loading pickled weights can run code")
 
 
-def loader(config) -> type:
+def loader(config: PretrainedConfig) -> Any:
     """The transformers class that loads the model with the head it was saved with."""
     saved_as = (config.architectures or [""])[0]
     if saved_as.endswith(("ForCausalLM", "LMHeadModel")):

@@ -137,7 +137,10 @@ class PromptClassifier(Classifier):
         longest = max(len(tokens) for _, tokens in self.words)
         self.room = self.max_length - len(self.encode("")) - longest
         if self.room < 1:
-            raise InputError("template", template.pattern, f"a template shorter than {self.max_length} tokens")
+            raise InputError(
+                "template", template.pattern, f"a template shorter than {self.max_length} tokens"
+            )
+        self.prior: Tensor
         self.register_buffer("prior", torch.zeros(len(self.labels)))
 
     def word_tokens(self, word: str) -> tuple[int, ...]:

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
-from pydantic import field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 
 from .adapter import Adapter
 from .baselines import BitFit, FullFineTuning, HeadOnly
@@ -127,7 +135,7 @@ class RunConfig(BaseModel):
         return {**LEARNING_RATES, **given}
 
 
-#: Rates that did best on validation for ``builtin:movies`` (benchmarks/learning_rates.py).
+#: Where to start for ``builtin:movies``; ``benchmarks/learning_rates.py`` compares them on validation.
 LEARNING_RATES = {
     "full": 3e-4,
     "head": 1e-2,

@@ -94,7 +94,9 @@ def read_hub(source: str) -> dict[str, pd.DataFrame]:
         raise InputError("dataset", reason, accepted) from error
     frames = {s: data[w].to_pandas() for s, words in SPLITS.items() for w in words if w in data}
     if "train" not in frames:
-        raise InputError("dataset", f"{source} with splits {', '.join(data)}", "a data set with a train split")
+        raise InputError(
+            "dataset", f"{source} with splits {', '.join(data)}", "a data set with a train split"
+        )
     return frames
 
 
@@ -181,7 +183,9 @@ def cut_missing(splits: dict[str, pd.DataFrame], seed: int) -> None:
                 )
             except ValueError as error:
                 given = f"{len(labels)} rows in the training split"
-                raise InputError("dataset", given, f"enough rows of each label to cut a {split} split") from error
+                raise InputError(
+                    "dataset", given, f"enough rows of each label to cut a {split} split"
+                ) from error
             splits["train"], splits[split] = rest.reset_index(drop=True), cut.reset_index(drop=True)
 
 

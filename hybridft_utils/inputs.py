@@ -48,8 +48,6 @@ class InputHook:
         text_before = cached - self.length if cached else 0
         positions = self.positions(kwargs.get("position_ids"), mask, given, text_before)
         self.cut = self.prompt is not None and not cached
-        if self.prompt is not None and mask is not None:
-            kwargs["attention_mask"] = self.extend(mask)
         if self.cut:
             embedded = self.inner.get_input_embeddings()(ids) if embedded is None else embedded
             kwargs["inputs_embeds"] = self.prompt(embedded)  # type: ignore[misc]
@@ -62,6 +60,10 @@ class InputHook:
             for layer in getattr(cache, "layers", ()):
                 if not layer.is_initialized and hasattr(layer, "max_cache_len"):
                     layer.max_cache_len += self.length
+        if self.prompt is not None and mask is not None:
+            read = given.shape[1] + (self.length if self.cut else cached)
+            keys = max([read, *(getattr(layer, "max_cache_len", 0) for layer in getattr(cache, "layers", ()))])
+            kwargs["attention_mask"] = self.extend(mask, keys)
         if positions is not None:
             kwargs["position_ids"] = positions
         return (), kwargs
@@ -81,19 +83,21 @@ class InputHook:
             return torch.arange(text_before, text_before + tokens, device=given.device)[None] + moved
         return None
 
-    def extend(self, mask: Any) -> Any:
+    def extend(self, mask: Any, keys: int) -> Any:
         """``mask`` with the soft prompt in front: visible keys, and the prompt's own rows where it is read.
 
-        The mask is (batch, keys), (batch, 1, tokens, keys), or a dict of the latter.
+        The mask is (batch, text keys), (batch, 1, tokens, text keys), or a dict of the latter; ``keys``
+        are how many the attention will see.
         """
         if isinstance(mask, dict):
-            return {name: None if one is None else self.extend(one) for name, one in mask.items()}
+            return {name: None if one is None else self.extend(one, keys) for name, one in mask.items()}
         if mask.ndim == 2:
             return nn.functional.pad(mask, (self.length, 0), value=1)
         if getattr(self.inner.config, "sliding_window", None) is not None:
             raise InputError("attention_mask", "a mask of rows and keys", "a mask of keys (sliding windows)")
         seen, hidden = (True, False) if mask.dtype == torch.bool else (0.0, torch.finfo(mask.dtype).min)
-        mask = nn.functional.pad(mask, (self.length, 0), value=seen)
+        # A mask made for a static cache may count the prompt's room among its keys, at the end.
+        mask = nn.functional.pad(mask[..., : keys - self.length], (self.length, 0), value=seen)
         if self.cut:
             mask = nn.functional.pad(mask, (0, 0, self.length, 0), value=hidden)
             mask[..., : self.length, : self.length].masked_fill_(
@@ -103,7 +107,7 @@ class InputHook:
 
     def after(self, module: nn.Module, _args: tuple, output: Any) -> Any:
         if self.cut:
-            output.last_hidden_state = output.last_hidden_state[:, self.length :]
+            output.last_hidden_state = output.last_hidden_state[:, self.length :].contiguous()
             if getattr(module, "pooler", None) is not None:
                 output.pooler_output = module.pooler(output.last_hidden_state)  # type: ignore[operator]
             if output.get("hidden_states") is not None:

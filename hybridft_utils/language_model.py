@@ -47,6 +47,8 @@ def encode(
 
     White space in front of a covered character counts; of a cut character the first byte decides.
     """
+    if not len(texts):
+        raise InputError("texts", "none", "at least one text")
     limit = {"truncation": max_tokens is not None, "max_length": max_tokens}
     found = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, **limit)
     for row, ids in enumerate(found.input_ids):
@@ -66,13 +68,13 @@ def token_log_probabilities(
 ) -> list[Tensor]:
     """Natural log of p(x_t | start token, x_<t) for every token of each text: (T,) a text, on the CPU.
 
-    Raises :class:`InputError` for an empty text, for one that is longer than the model's context, and
-    for a model that is not causal.
+    Raises :class:`InputError` for no text, for one that is empty or longer than the model's context,
+    and for a model that is not causal.
     """
     if not type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")):
         raise InputError("model", type(model).__name__, "a causal language model")
     rows, _ = encode(tokenizer, texts, max_tokens)
-    longest, context = max(map(len, rows), default=0), context_length(model, tokenizer)
+    longest, context = max(map(len, rows)), context_length(model, tokenizer)
     if longest > context:
         raise InputError("texts", f"a text of {longest - 1} tokens", f"at most {context - 1} tokens")
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))

@@ -139,7 +139,7 @@ def rotated(tuning: Tuning, key: Tensor, by: int) -> Tensor:
 
 def export_prompt(tuning: Tuning) -> tuple[dict[str, Any], dict[str, Tensor]]:
     refuse_pooled_prompt("export_peft()", tuning.model)
-    embeddings: Tensor = tuning.parts[0].module.embeddings.detach()  # type: ignore[assignment]
+    (embeddings,) = tuning.state_dict().values()
     settings = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": len(embeddings)}
     return settings, {"prompt_embeddings": embeddings}
 

@@ -182,10 +182,11 @@ class Prefix(Method):
     def part(self, attention: nn.Module, path: str, prefix: PrefixKV) -> Part:
         hooks: list[Any] = []
 
-        def read_input(_module: nn.Module, args: Any, kwargs: Any) -> Any:
+        def read_input(module: nn.Module, args: Any, kwargs: Any) -> Any:
             # transformers hands a keyword it does not know on to the attention function.
-            if prefix.input_gate is not None:
-                kwargs["gate_logit"] = prefix.input_gate.logit(first_argument(args, kwargs)).unsqueeze(1)
+            gate = module.prefix.input_gate  # type: ignore[union-attr]
+            if gate is not None:
+                kwargs["gate_logit"] = gate.logit(first_argument(args, kwargs)).unsqueeze(1)  # type: ignore[union-attr, operator]
             return args, kwargs
 
         def put() -> None:

@@ -11,19 +11,25 @@ other parameters by AdamW; the learning rates warm up linearly and fall along a 
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
+import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from .errors import InputError
+from .files import atomic_folder
+from .parameters import describe
 
 START, PAD = "<s>", "<pad>"
 
@@ -61,6 +67,9 @@ def read_texts(data: str) -> list[str]:
     from datasets import concatenate_datasets, load_dataset
 
     if Path(data).is_dir():
+        missing = [s for s in ("train", "unsupervised") if not (Path(data) / f"{s}.parquet").is_file()]
+        if missing:
+            raise InputError("data", data, f"a folder with {missing[0]}.parquet, or a Hub id")
         files = [str(Path(data) / f"{split}.parquet") for split in ("train", "unsupervised")]
         rows = load_dataset("parquet", data_files=files, split="train")
     else:
@@ -104,7 +113,8 @@ def train_tokenizer(texts: list[str], vocabulary_size: int) -> PreTrainedTokeniz
 
 def pack(reviews: list[list[int]], context: int, order: np.ndarray) -> np.ndarray:
     """Rows of ``context`` tokens, (rows, context); each starts with a review's first token."""
-    rows, row = [], []
+    rows: list[list[int]] = []
+    row: list[int] = []
     for index in order:
         row += reviews[index][: context - len(row)]
         if len(row) == context:
@@ -142,6 +152,7 @@ class Muon(torch.optim.Optimizer):
                 updates = []
                 for p in params:
                     buffer = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                    assert p.grad is not None, "Muon needs a gradient for every matrix"
                     buffer.lerp_(p.grad, 1 - group["momentum"])
                     update = p.grad.lerp(buffer, group["momentum"])
                     updates.append(update.T if rows > columns else update)
@@ -234,8 +245,10 @@ def pretrain(config: PretrainConfig) -> None:
     tokenizer, reviews, held_out = prepare(config)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # On a processor without bfloat16 arithmetic autocast would be a hundred times slower.
-    fast_bf16 = torch.cpu._is_avx512_bf16_supported() if device == "cpu" else True
-    model = build_model(config).to(device)
+    able = torch.cpu.get_capabilities()
+    fast_bf16 = device == "cuda" or any(able.get(unit) for unit in ("avx512_bf16", "amx_bf16"))
+    model = build_model(config)
+    model.to(device)  # type: ignore[arg-type]
     optimizers = build_optimizers(model, config)
     rates = [o.param_groups[0]["lr"] for o in optimizers]
     validation = torch.from_numpy(held_out).to(device)
@@ -251,14 +264,14 @@ def pretrain(config: PretrainConfig) -> None:
         log.write_text("".join(f"{line}\n" for line in kept))
     forward = torch.compile(model) if config.compile else model
     model.train()
-    rows, pass_number = np.empty((0, 0)), -1
+    rows = pack(reviews, config.context, np.arange(len(reviews)))
+    steps_a_pass, pass_number = len(rows) // config.batch_size, -1
+    if not steps_a_pass:
+        raise InputError("batch_size", config.batch_size, f"at most the {len(rows)} rows of the data")
     bar = tqdm(total=config.steps, initial=step, desc="steps", mininterval=10)
     last = time.perf_counter()
     while step < config.steps:
         # The batch is a function of the step alone, so a continued run sees the same batches.
-        if len(rows) == 0:
-            rows = pack(reviews, config.context, np.arange(len(reviews)))
-        steps_a_pass = len(rows) // config.batch_size
         if step // steps_a_pass != pass_number:
             pass_number = step // steps_a_pass
             order = np.random.default_rng([config.seed, pass_number]).permutation(len(rows))
@@ -288,9 +301,7 @@ def pretrain(config: PretrainConfig) -> None:
             "seconds": round(seconds, 1),
         }
         if step % config.validate_every == 0 or step == config.steps:
-            entry["validation_loss"] = round(
-                validation_loss(model, validation, config.micro_batch_size), 4
-            )
+            entry["validation_loss"] = round(validation_loss(model, validation, config.micro_batch_size), 4)
             bar.set_postfix(validation=entry["validation_loss"])
         with log.open("a") as file:
             file.write(json.dumps(entry) + "\n")
@@ -301,18 +312,28 @@ def pretrain(config: PretrainConfig) -> None:
                 checkpoint,
             )
     bar.close()
-    model.half().save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
+    finish(model, tokenizer, config)
+
+
+def finish(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, config: PretrainConfig) -> None:
+    """Write the finished model, half precision, with tokenizer and training log."""
+    tokenizer.model_max_length = config.context
+    with atomic_folder(config.output_dir / "model") as folder:
+        model.half().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        shutil.copy(config.output_dir / "log.jsonl", folder / "training_log.jsonl")
 
 
 def main() -> None:
     """Read ``--name value`` pairs into a PretrainConfig."""
-    import argparse
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     for name, field in PretrainConfig.model_fields.items():
         parser.add_argument(f"--{name}", default=field.default, help=field.description)
-    pretrain(PretrainConfig(**vars(parser.parse_args())))
+    try:
+        config = PretrainConfig(**vars(parser.parse_args()))
+    except ValidationError as error:
+        parser.error(str(describe(error, list(PretrainConfig.model_fields))))
+    pretrain(config)
 
 
 if __name__ == "__main__":

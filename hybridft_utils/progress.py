@@ -9,7 +9,6 @@ from IPython.core.getipython import get_ipython
 from IPython.display import display
 from tqdm import tqdm
 
-
 T = TypeVar("T")
 
 
@@ -34,8 +33,10 @@ class NotebookBar:
         pass
 
 
-def progress(items: Iterable[T], description: str, total: int | None = None, delay: float = 10) -> Iterable[T]:
+def progress(
+    items: Iterable[T], description: str, total: int | None = None, delay: float = 10
+) -> Iterable[T]:
     """``items`` behind a bar that appears where they take longer than ``delay`` seconds."""
     in_notebook = getattr(get_ipython(), "kernel", None) is not None
     file = NotebookBar() if in_notebook else None
-    return tqdm(items, description, total, leave=False, delay=delay, mininterval=1, file=file)  # type: ignore[arg-type]
+    return tqdm(items, description, total, leave=False, delay=delay, mininterval=1, file=file)

@@ -31,6 +31,8 @@ from .prompts import PromptTemplate, Verbalizer
 from .provenance import fingerprint, portable, provenance
 from .training import Epoch, Split, as_rows, train
 
+#: Settings that may hold folders of one machine.
+PATHS = ("model", "dataset", "output_dir")
 MAJORITY, BAG_OF_WORDS = "majority class", "TF-IDF + logistic regression"
 
 
@@ -132,7 +134,7 @@ def run(config: RunConfig, report: Callable[[str], None] | None = print) -> RunR
             say(f"{method}, seed {seed}: accuracy {100 * result.test['accuracy']:.1f}% on test")
             results.append(result)
     finished = RunResult(
-        config={**config.model_dump(), "model": portable(config.model), "dataset": portable(config.dataset)},
+        config={n: portable(v) if n in PATHS else v for n, v in config.model_dump().items()},
         labels=labels,
         test_labels=list(test.labels),
         results=results,
@@ -205,18 +207,17 @@ def build_classifier(config: RunConfig, labels: list[str], head: bool = False) -
     A prompt's label words start calibrated, so that tuning need not first learn their prior.
     """
     model, tokenizer = load_base(config.model)
-    if torch.cuda.is_available():
-        model.cuda()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     architecture = find_architecture(model)
     speaks = architecture.head is not None and hasattr(model, architecture.head)
     if config.classifier == "prompt" and not speaks:
         raise InputError("classifier", "prompt", f"'head' or 'auto' for {type(model).__name__}")
     if head or config.classifier == "head" or not speaks:
         made = HeadClassifier(model, tokenizer, labels, config.pooling, max_length=config.max_length)
-        return made.to(model.device)
+        return made.to(device)
     template, verbalizer = PromptTemplate(config.template), Verbalizer(config.label_words)
     words = Verbalizer({label: verbalizer.words[label] for label in labels})
-    prompted = PromptClassifier(model, tokenizer, template, words, config.max_length).to(model.device)
+    prompted = PromptClassifier(model, tokenizer, template, words, config.max_length).to(device)
     if config.calibrate:
         prompted.calibrate()
     return prompted
@@ -262,7 +263,7 @@ def baselines(
 def command(config: RunConfig) -> str:
     """The papermill command that repeats the run."""
     changed = {
-        name: portable(value) if name in ("model", "dataset", "output_dir") else value
+        name: portable(value) if name in PATHS else value
         for name, value in config.model_dump().items()
         if value != type(config).model_fields[name].default
     }

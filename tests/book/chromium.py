@@ -53,7 +53,7 @@ class Page:
             raise RuntimeError(reply["exceptionDetails"]["exception"].get("description", reply))
         return reply["result"].get("value")
 
-    def wait_for(self, script: str, seconds: float = 30) -> Any:
+    def wait_for(self, script: str, seconds: float = 120) -> Any:
         """Repeat an expression until it is true, and return it; ``TimeoutError`` after ``seconds``."""
         deadline = time.monotonic() + seconds
         while not (value := self.evaluate(script)):
@@ -61,6 +61,11 @@ class Page:
                 raise TimeoutError(f"not true after {seconds} s: {script}")
             time.sleep(0.1)
         return value
+
+    def resize(self, width: int, height: int = 1000) -> None:
+        """Give the window another size; a narrow one is a phone's."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
 
     def screenshot(self, path: Path, whole: bool = True) -> None:
         """Save a PNG of the window, or of the whole page."""
@@ -136,7 +141,7 @@ class Chromium:
         if session:
             message["sessionId"] = session
         os.write(self.write, json.dumps(message).encode() + b"\0")
-        while (reply := self.receive(60)).get("id") != number:
+        while (reply := self.receive(120)).get("id") != number:
             pass
         if "error" in reply:
             raise RuntimeError(f"{method}: {reply['error']}")
@@ -149,12 +154,12 @@ class Chromium:
         page = self.pages[session] = Page(self, session)
         for domain in ("Page", "Runtime", "Network", "Log"):
             page.call(f"{domain}.enable")
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        page.call("Emulation.setDeviceMetricsOverride", **size)
+        page.resize(width, height)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         page.call("Emulation.setEmulatedMedia", features=[scheme])
         page.loaded = False
-        page.call("Page.navigate", url=url)
+        if problem := page.call("Page.navigate", url=url).get("errorText"):
+            raise FileNotFoundError(f"{url}: {problem}")
         while not page.loaded:
-            self.receive(60)
+            self.receive(120)
         return page

@@ -6,8 +6,14 @@ os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # a Hub that cannot be reached
 
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM, BertModel, LlamaConfig, LlamaForCausalLM
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from hybridft_utils.data import ASSETS
 

@@ -15,7 +15,9 @@ def refused(match, model):
     assert "\n" not in str(caught.value) and str(caught.value).startswith("model: got ")
 
 
-def test_folder_is_loaded_with_the_head_it_was_saved_with(model_folder, llama, bert, encoder, masked_tokenizer, tmp_path):
+def test_folder_is_loaded_with_the_head_it_was_saved_with(
+    model_folder, llama, bert, encoder, masked_tokenizer, tmp_path
+):
     loaded, tokenizer = load_base(model_folder)
     assert isinstance(loaded, LlamaForCausalLM) and not loaded.training
     ids = torch.tensor([tokenizer("fine").input_ids])
@@ -39,7 +41,10 @@ def test_folders_without_a_model_are_refused(model_folder, tmp_path):
 
 def test_remote_code_is_not_run(model_folder):
     config = json.loads((model_folder / "config.json").read_text())
-    config |= {"model_type": "own", "auto_map": {"AutoConfig": "code.Own", "AutoModelForCausalLM": "code.Own"}}
+    config |= {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "code.Own", "AutoModelForCausalLM": "code.Own"},
+    }
     (model_folder / "config.json").write_text(json.dumps(config))
     (model_folder / "code.py").write_text("raise SystemExit('remote code ran')")
     refused("model: got", model_folder)

@@ -41,12 +41,16 @@ def test_masked_scores_use_one_mask_a_token(bert, masked_tokenizer):
                 each = []
                 for word in words:
                     tokens = masked_tokenizer(word, add_special_tokens=False).input_ids
-                    ids = masked_tokenizer(template.fill(text, " ".join([mask] * len(tokens))), return_tensors="pt").input_ids
+                    ids = masked_tokenizer(
+                        template.fill(text, " ".join([mask] * len(tokens))), return_tensors="pt"
+                    ).input_ids
                     slots = (ids[0] == masked_tokenizer.mask_token_id).nonzero().flatten()
                     assert len(slots) == len(tokens)
                     log_p = bert(ids).logits.log_softmax(-1)[0, slots]
                     each.append(sum(log_p[i, token] for i, token in enumerate(tokens)))
-                torch.testing.assert_close(got[row, column], torch.stack(each).exp().mean().log(), rtol=1e-5, atol=1e-5)
+                torch.testing.assert_close(
+                    got[row, column], torch.stack(each).exp().mean().log(), rtol=1e-5, atol=1e-5
+                )
 
 
 def test_calibration_makes_content_free_texts_neutral(llama, tokenizer):
@@ -75,7 +79,9 @@ def test_head_pools_the_text_only(encoder, masked_tokenizer, pooling):
     with torch.no_grad():
         together = classifier.logits(TEXTS)
         for row, text in enumerate(TEXTS):
-            hidden = encoder(**masked_tokenizer(text, return_tensors="pt", return_token_type_ids=False)).last_hidden_state[0]
+            hidden = encoder(
+                **masked_tokenizer(text, return_tensors="pt", return_token_type_ids=False)
+            ).last_hidden_state[0]
             pooled = {"mean": hidden.mean(0), "cls": hidden[0], "last": hidden[-1]}[pooling]
             torch.testing.assert_close(together[row], classifier.head(pooled), rtol=1e-5, atol=1e-6)
 
@@ -90,8 +96,12 @@ def test_predictions_do_not_depend_on_the_batch(llama, tokenizer):
 def test_bad_input(llama, bert, encoder, tokenizer, masked_tokenizer):
     verbalizer = Verbalizer(WORDS)
     for match, make in {
-        r"^model: got 'BertModel'": lambda: PromptClassifier(encoder, masked_tokenizer, PromptTemplate(), verbalizer),
-        r"^template: .*after": lambda: PromptClassifier(llama, tokenizer, PromptTemplate("{label} {text}"), verbalizer),
+        r"^model: got 'BertModel'": lambda: PromptClassifier(
+            encoder, masked_tokenizer, PromptTemplate(), verbalizer
+        ),
+        r"^template: .*after": lambda: PromptClassifier(
+            llama, tokenizer, PromptTemplate("{label} {text}"), verbalizer
+        ),
         r"^label_words: .*same tokens": lambda: PromptClassifier(
             llama, tokenizer, PromptTemplate(), Verbalizer({"a": ["Great"], "b": ["great"]})
         ),

@@ -122,7 +122,11 @@ def test_unknown_sources():
 
 def test_built_in_reviews_have_their_tags():
     data = load_reviews("builtin:reviews-en")
-    assert {split: len(rows) for split, rows in data.items()} == {"train": 600, "validation": 200, "test": 700}
+    assert {split: len(rows) for split, rows in data.items()} == {
+        "train": 600,
+        "validation": 200,
+        "test": 700,
+    }
     assert set(data["test"].column_names) == {"text", "label", "domain", "phenomenon"}
 
 

@@ -29,7 +29,10 @@ def test_good_values_are_checked_and_written_back():
     ],
 )
 def test_bad_values_are_one_sentence(values, sentence):
-    namespace = {**values, "In": ["", "# Parameters\n" + "\n".join(f"{n} = {v!r}" for n, v in values.items())]}
+    namespace = {
+        **values,
+        "In": ["", "# Parameters\n" + "\n".join(f"{n} = {v!r}" for n, v in values.items())],
+    }
     with pytest.raises(InputError) as caught:
         check_parameters(namespace, seed=NonNegativeInt)
     assert str(caught.value) == sentence

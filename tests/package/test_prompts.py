@@ -15,14 +15,22 @@ def test_template_fills_and_cuts_at_the_label():
     assert not PromptTemplate("A {label} one: {text}").label_last
 
 
-@pytest.mark.parametrize("pattern", ["no slots", "{text} only", "{label} {label} {text}", "{text} {label} {other}"])
+@pytest.mark.parametrize(
+    "pattern", ["no slots", "{text} only", "{label} {label} {text}", "{text} {label} {other}"]
+)
 def test_template_without_its_slots_is_refused(pattern):
     with pytest.raises(InputError, match=r"^template: got "):
         PromptTemplate(pattern)
 
 
 @pytest.mark.parametrize(
-    "words", [{"good": ["great"]}, {"good": ["great"], "bad": []}, {"good": ["fine"], "bad": ["fine"]}, {"a": [" "], "b": ["x"]}]
+    "words",
+    [
+        {"good": ["great"]},
+        {"good": ["great"], "bad": []},
+        {"good": ["fine"], "bad": ["fine"]},
+        {"a": [" "], "b": ["x"]},
+    ],
 )
 def test_missing_or_identical_label_words_are_refused(words):
     with pytest.raises(InputError, match=r"^label_words: got "):

@@ -108,7 +108,7 @@ def test_a_run_end_to_end(model_folder, data_folder, tmp_path):
     made = saved.provenance
     assert made["data"]["train"]["rows"] == 48 and made["versions"]["torch"] == torch.__version__
     assert made["command"].startswith("papermill notebooks/10_sentiment_run.ipynb out.ipynb -y ")
-    assert str(tmp_path) not in json.dumps(made)
+    assert str(tmp_path) not in json.dumps([made, saved.config])
 
     hybrid = next(r for r in result.results if r.method == "lora+prefix")
     fresh = build_classifier(config, result.labels)

@@ -1,0 +1,1 @@
+"""What the book measures, and the results it shows."""

@@ -1,0 +1,83 @@
+"""The measured comparisons of the book; each writes one file of ``benchmarks/results``.
+
+``python -m benchmarks.studies`` lists the studies; with names it runs them, with ``all`` all.  Data
+sets and the encoder are folders or Hub ids (``--sst2``, ``--encoder``).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hybridft_utils import RunConfig, run
+from hybridft_utils.results import RESULTS
+
+from .learning_rates import study as learning_rates
+
+SST2: dict[str, Any] = {"detokenize": True, "epochs": 3, "batch_size": 32, "save_tunings": False}
+METHODS = ["full", "lora", "prefix", "lora+prefix"]
+ENCODER_RATES = {"full": 1e-4, "lora": 1e-3, "prefix": 5e-3, "also_train": 1e-3}
+
+#: Settings of the sentiment runs by the name of their result file.
+RUNS: dict[str, dict[str, Any]] = {
+    "sst2-movies": {
+        **SST2,
+        "model": "builtin:movies",
+        "methods": ["zero-shot", "head", *METHODS],
+        "seeds": [0, 1, 2, 3, 4],
+    },
+    "sst2-encoder": {
+        **SST2,
+        "model": "encoder",
+        "detokenize": False,
+        "methods": ["full", "lora", "lora+prefix"],
+        "learning_rate": ENCODER_RATES,
+        "seeds": [0, 1, 2],
+    },
+    "sst2-encoder-one-seed": {
+        **SST2,
+        "model": "encoder",
+        "detokenize": False,
+        "methods": ["full", "lora", "lora+prefix"],
+        "learning_rate": ENCODER_RATES,
+        "seeds": [0],
+    },
+}
+
+
+def sentiment(name: str, options: argparse.Namespace) -> None:
+    """One of :data:`RUNS` on SST-2."""
+    settings = {**RUNS[name], "dataset": options.sst2, "output_dir": f"runs/{name}"}
+    if settings["model"] == "encoder":
+        settings["model"] = options.encoder
+    run(RunConfig(**settings)).save(RESULTS / f"{name}.json")
+
+
+STUDIES: dict[str, Callable[[argparse.Namespace], None]] = {
+    "learning-rates": lambda options: learning_rates(options.sst2),
+    **{name: lambda options, name=name: sentiment(name, options) for name in RUNS},  # type: ignore[misc]
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"all, or some of {', '.join(STUDIES)}")
+    parser.add_argument(
+        "--sst2", default="../shared/data/sst2", help="folder with train.tsv, dev.tsv, test.tsv"
+    )
+    parser.add_argument(
+        "--encoder", default="sentence-transformers/all-MiniLM-L6-v2", help="folder or Hub id"
+    )
+    options = parser.parse_args()
+    unknown = set(options.names) - {*STUDIES, "all"}
+    if unknown or not options.names:
+        parser.error(f"name one or more of all, {', '.join(STUDIES)}")
+    Path(RESULTS).mkdir(parents=True, exist_ok=True)
+    for name in STUDIES if "all" in options.names else options.names:
+        STUDIES[name](options)
+
+
+if __name__ == "__main__":
+    main()
