@@ -27,7 +27,7 @@ def tfidf_regression(train: Labelled, validation: Labelled) -> tuple[Pipeline, f
     """
     best: tuple[float, Pipeline, float] | None = None
     for c in CS:
-        words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", sublinear_tf=True)
+        words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\b\w+\b", sublinear_tf=True)
         pipeline = make_pipeline(words, LogisticRegression(C=c, max_iter=2000)).fit(*map(list, train))
         accuracy = float(np.mean(pipeline.predict(list(validation[0])) == np.asarray(validation[1])))
         if best is None or accuracy > best[0]:

@@ -31,10 +31,10 @@ def describe_base(root: nn.Module, model: PreTrainedModel, saved: Collection[str
 def compare_bases(saved: dict[str, Any], given: dict[str, Any]) -> None:
     """Refuse another base model than the saved one, by the name of the first difference."""
     for name in (*SIZES, "dtype"):
-        if given[name] != saved[name]:
-            raise InputError(
-                "model", f"{name}={given[name]}", f"the saved tuning's base with {name}={saved[name]}"
-            )
-    for name in sorted(saved["checksums"].keys() | given["checksums"].keys()):
-        if given["checksums"].get(name) != saved["checksums"].get(name):
+        if given[name] != saved.get(name):
+            accepted = f"the saved tuning's base with {name}={saved.get(name)}"
+            raise InputError("model", f"{name}={given[name]}", accepted)
+    sums = dict(saved.get("checksums", {}))
+    for name in sorted(sums.keys() | given["checksums"].keys()):
+        if given["checksums"].get(name) != sums.get(name):
             raise InputError("model", f"other weights in {name}", "the base model the tuning was trained on")

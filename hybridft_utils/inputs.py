@@ -62,8 +62,10 @@ class InputHook:
                     layer.max_cache_len += self.length
         if self.prompt is not None and mask is not None:
             read = given.shape[1] + (self.length if self.cut else cached)
-            keys = max([read, *(getattr(layer, "max_cache_len", 0) for layer in getattr(cache, "layers", ()))])
-            kwargs["attention_mask"] = self.extend(mask, keys)
+            keys = max(
+                [read, *(getattr(layer, "max_cache_len", 0) for layer in getattr(cache, "layers", ()))]
+            )
+            kwargs["attention_mask"] = self.extend(mask, keys, cached)
         if positions is not None:
             kwargs["position_ids"] = positions
         return (), kwargs
@@ -83,26 +85,26 @@ class InputHook:
             return torch.arange(text_before, text_before + tokens, device=given.device)[None] + moved
         return None
 
-    def extend(self, mask: Any, keys: int) -> Any:
+    def extend(self, mask: Any, keys: int, cached: int) -> Any:
         """``mask`` with the soft prompt in front: visible keys, and the prompt's own rows where it is read.
 
-        The mask is (batch, text keys), (batch, 1, tokens, text keys), or a dict of the latter; ``keys``
-        are how many the attention will see.
+        The mask is (batch, text keys), (batch, 1, tokens, text keys), or a dict of the latter; the
+        attention will see ``keys`` keys, of which ``cached`` come before the tokens that are read.
         """
         if isinstance(mask, dict):
-            return {name: None if one is None else self.extend(one, keys) for name, one in mask.items()}
+            return {n: None if one is None else self.extend(one, keys, cached) for n, one in mask.items()}
         if mask.ndim == 2:
             return nn.functional.pad(mask, (self.length, 0), value=1)
-        if getattr(self.inner.config, "sliding_window", None) is not None:
-            raise InputError("attention_mask", "a mask of rows and keys", "a mask of keys (sliding windows)")
+        if not self.architecture.causal or getattr(self.inner.config, "sliding_window", None) is not None:
+            raise InputError("attention_mask", f"a mask of shape {tuple(mask.shape)}", "(batch, tokens) here")
         seen, hidden = (True, False) if mask.dtype == torch.bool else (0.0, torch.finfo(mask.dtype).min)
         # A mask made for a static cache may count the prompt's room among its keys, at the end.
-        mask = nn.functional.pad(mask[..., : keys - self.length], (self.length, 0), value=seen)
-        if self.cut:
-            mask = nn.functional.pad(mask, (0, 0, self.length, 0), value=hidden)
-            mask[..., : self.length, : self.length].masked_fill_(
-                torch.ones(self.length, self.length, device=mask.device).tril().bool(), seen
-            )
+        mask = mask[..., : keys - self.length]
+        mask = nn.functional.pad(mask, (self.length, 0, self.length if self.cut else 0, 0), value=seen)
+        # The prompt's rows are ours to write, and a cache's mask took the prompt for text before the row.
+        ours = slice(self.length) if self.cut else slice(None)
+        rows = torch.arange(mask.shape[-2], device=mask.device)[ours, None] + cached
+        mask[..., ours, :].masked_fill_(torch.arange(mask.shape[-1], device=mask.device) > rows, hidden)
         return mask
 
     def after(self, module: nn.Module, _args: tuple, output: Any) -> Any:

@@ -63,21 +63,18 @@ def export_peft(tuning: Tuning, folder: str | Path) -> None:
         raise InputError("export_peft()", f"gating={tuning.gating}", "a tuning without gates; PEFT has none")
     kind = kinds.pop()
     settings, state = exporters[kind](tuning)
-    heads = head_tensors(tuning, LORA_BASE if kind == "lora" else PROMPT_BASE)
+    heads = head_tensors(tuning)
     if heads and kind != "lora" and task_type(tuning.model) != "SEQ_CLS":
-        raise InputError(
-            "export_peft()", f"{kind} with {', '.join(heads)}", "a head on a sequence classifier"
-        )
-    modules = list(
-        dict.fromkeys(n.removeprefix("base_model.").removeprefix("model.").split(".")[0] for n in heads)
-    )
+        raise InputError("export_peft()", f"{kind} with {', '.join(heads)}", "LoRA, or a sequence classifier")
+    base = LORA_BASE if kind == "lora" else PROMPT_BASE
+    state |= {f"{base}.{name}": t for tensors in heads.values() for name, t in tensors.items()}
     common = {
         "task_type": task_type(tuning.model) or (None if kind == "lora" else "FEATURE_EXTRACTION"),
         "base_model_name_or_path": tuning.model.config._name_or_path or None,
         "inference_mode": True,
-        "modules_to_save": modules or None,
+        "modules_to_save": list(heads) or None,
     }
-    write_folder(folder, {**settings, **common}, CONFIG, {**state, **heads}, WEIGHTS)
+    write_folder(folder, {**settings, **common}, CONFIG, state, WEIGHTS)
 
 
 def export_lora(tuning: Tuning) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -154,17 +151,21 @@ def refuse_pooled_prompt(parameter: str, model: PreTrainedModel) -> None:
         )
 
 
-def head_tensors(tuning: Tuning, base: str) -> dict[str, Tensor]:
-    """Heads trained in place, with PEFT's names; whole modules outside the inner model only."""
-    state = {inside(tuning, n): p.detach() for n, p in tuning.named_parameters() if n in tuning.in_place}
-    for module in dict.fromkeys(name.split(".")[0] for name in state):
-        owner: nn.Module = tuning.model.get_submodule(module)
-        whole = {f"{module}.{n}" for n, _ in owner.named_parameters()}
-        if owner is tuning.host.inner or not whole <= state.keys():
+def head_tensors(tuning: Tuning) -> dict[str, dict[str, Tensor]]:
+    """Heads trained in place, and a classifier's whether trained or not: a head's tensors by its name."""
+    modules = {inside(tuning, n).split(".")[0] for n, _ in tuning.named_parameters() if n in tuning.in_place}
+    if task_type(tuning.model) == "SEQ_CLS":
+        modules |= {n for n, m in tuning.model.named_children() if m is not tuning.host.inner}
+    frozen, heads = set(tuning.host.inner.parameters()), {}
+    for module in sorted(modules):
+        held = dict(tuning.model.get_submodule(module).named_parameters(prefix=module))
+        if frozen & set(held.values()) or any(".lora_" in name for name in held):
             raise InputError(
                 "export_peft()", f"{module} trained in place", "whole heads trained in place, at most"
             )
-    return {f"{base}.{name}": tensor for name, tensor in state.items()}
+        if held:
+            heads[module] = {name: parameter.detach() for name, parameter in held.items()}
+    return heads
 
 
 def inside(tuning: Tuning, name: str) -> str:

@@ -72,7 +72,9 @@ def test_twenty_adamw_steps(kind, tmp_path):
 @given(
     rank=st.integers(1, 12),
     alpha=st.floats(0.5, 64),
-    chosen=st.sets(st.sampled_from(["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]), min_size=1),
+    chosen=st.sets(
+        st.sampled_from(["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]), min_size=1
+    ),
     rows=st.integers(1, 3),
     tokens=st.integers(5, 12),
     dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import DECODERS, KINDS, batch, largest, position_ids, real, tiny
+from models import DECODERS, KINDS, batch, largest, real, tiny
 from peft import PrefixTuningConfig, get_peft_model
 from peft_side import labels, peft_prefix, prefix_gradient, same_here
 
@@ -104,7 +104,9 @@ def test_any_length_shape_and_dtype(kind, length, rows, tokens, dtype):
     theirs = get_peft_model(tiny(kind).to(dtype), config)
     ours = attach(tiny(kind).to(dtype), Prefix(length, positions="shift"))
     flat = theirs.prompt_encoder["default"].embedding.weight.detach()
-    blocks = flat.view(length, len(ours.parts), 2, *ours.parts[0].module.key.shape[::2]).permute(1, 2, 3, 0, 4)
+    blocks = flat.view(length, len(ours.parts), 2, *ours.parts[0].module.key.shape[::2]).permute(
+        1, 2, 3, 0, 4
+    )
     for part, (key, value) in zip(ours.parts, blocks, strict=True):
         part.module.key.data, part.module.value.data = key, value
     inputs = batch("right", rows, tokens)

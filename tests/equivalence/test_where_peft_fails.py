@@ -142,7 +142,7 @@ def test_four_methods_trained_together_saved_and_restored(tmp_path):
     prefix = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=N)
     both = get_peft_model(get_peft_model(tiny("llama-gqa"), lora), prefix)
     assert not any(p.requires_grad for n, p in both.named_parameters() if "lora_" in n)
-    with pytest.raises(ValueError, match="Cannot combine adapters|cannot be combined|different peft types"):
+    with pytest.raises(ValueError, match=r"Cannot combine adapters|cannot be combined|different peft types"):
         get_peft_model(tiny("llama-gqa"), lora).add_adapter("prefix", prefix)
     with pytest.raises(ValueError):
         get_peft_model(tiny("llama-gqa"), prefix, mixed=True)
@@ -175,5 +175,3 @@ def test_positions_given_by_the_user_are_kept():
     assert torch.equal(model(**inputs).logits, model(**inputs, position_ids=positions).logits)
     moved = model(**inputs, position_ids=positions * 2).logits
     assert largest(real(moved, inputs), real(model(**inputs).logits, inputs)) > 1e-3
-
-

@@ -8,6 +8,16 @@ SMALL: dict[str, dict[str, object]] = {
         "text": "A dull film.",
         "max_new_tokens": 8,
     },
+    "02_cross_entropy_gradients": {
+        "seed": 1,
+        "vocabulary": ["bad", "fine", "good"],
+        "target": "good",
+        "hidden_size": 4,
+        "sequence_length": 6,
+        "steps": 5,
+        "full_vocabulary_size": 64,
+        "full_hidden_size": 8,
+    },
     "10_sentiment_run": {
         "methods": ["lora+prefix"],
         "seeds": [1],

@@ -59,11 +59,13 @@ def test_places(kind, with_lora):
             first, last = block.get_submodule(entry), block.get_submodule(end)
             hooks = [
                 first.register_forward_pre_hook(
-                    lambda m, a, k, seen=seen: seen.update(x=(a or (k["hidden_states"],))[0]), with_kwargs=True
+                    lambda m, a, k, seen=seen: seen.update(x=(a or (k["hidden_states"],))[0]),
+                    with_kwargs=True,
                 ),
                 last.register_forward_hook(lambda m, a, y, seen=seen: seen.update(y=y)),
                 last.register_forward_hook(
-                    lambda m, a, y, seen=seen: seen.update(plain=y), prepend=True  # before the adapter's hook
+                    lambda m, a, y, seen=seen: seen.update(plain=y),
+                    prepend=True,  # before the adapter's hook
                 ),
             ]
             model(**batch())

@@ -34,7 +34,9 @@ def hybrid(kind, attention="sdpa", gating="unipelt", methods=EVERYTHING, **optio
 def rows_alone(model, inputs):
     """The same rows one by one, without padding."""
     masks = inputs["attention_mask"].bool()
-    return [(m, model(input_ids=i[m][None]).logits[0]) for i, m in zip(inputs["input_ids"], masks, strict=True)]
+    return [
+        (m, model(input_ids=i[m][None]).logits[0]) for i, m in zip(inputs["input_ids"], masks, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -122,22 +124,22 @@ def test_gradient_checkpointing(kind, before, reentrant):
         torch.testing.assert_close(checkpointed[name], gradient)
 
 
-def uncached(model, inputs, steps):
-    """Greedy decoding, the whole text anew for each token."""
-    ids, mask = inputs["input_ids"], inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
-    for _ in range(steps):
-        following = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, -1].argmax(-1)
-        ids, mask = torch.cat([ids, following[:, None]], 1), torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-    return ids
-
-
+@pytest.mark.parametrize("methods", [EVERYTHING, (Prefix(4, positions="shift"),)], ids=len)
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
 @pytest.mark.parametrize("padding", ["left", "full", "none"])
 @pytest.mark.parametrize("kind", DECODERS)
-def test_greedy_generation(kind, padding, cache):
-    inputs, model = batch(padding), hybrid(kind).model
-    options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "cache_implementation": cache}
-    assert torch.equal(model.generate(**inputs, **options), uncached(model, inputs, 6))
+def test_greedy_generation(kind, padding, cache, methods):
+    """Token by token with a cache as all at once without one: the same logits, and their largest."""
+    inputs, model = batch(padding), hybrid(kind, methods=methods).model
+    out = model.generate(
+        **inputs, max_new_tokens=6, do_sample=False, eos_token_id=None, cache_implementation=cache,
+        output_logits=True, return_dict_in_generate=True,
+    )  # fmt: skip
+    ids, mask = inputs["input_ids"], inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
+    whole = torch.cat([mask, mask.new_ones(len(ids), 5)], dim=1)
+    expected = model(input_ids=out.sequences[:, :-1], attention_mask=whole, use_cache=False).logits[:, 8:]
+    assert largest(torch.stack(out.logits, dim=1), expected) < 1e-5
+    assert torch.equal(out.sequences[:, 9:], expected.argmax(-1))
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -146,7 +148,11 @@ def test_greedy_generation(kind, padding, cache):
 def test_sampling_and_beams(kind, options, attention):
     inputs, model = batch("left"), hybrid(kind, attention).model
     drawn = []
-    for caching in ({"use_cache": False}, {"cache_implementation": "dynamic"}, {"cache_implementation": "static"}):
+    for caching in (
+        {"use_cache": False},
+        {"cache_implementation": "dynamic"},
+        {"cache_implementation": "static"},
+    ):
         torch.manual_seed(0)
         drawn.append(model.generate(**inputs, max_new_tokens=6, eos_token_id=None, **options, **caching))
     assert torch.equal(drawn[1], drawn[0]) and torch.equal(drawn[2], drawn[0])
@@ -167,7 +173,10 @@ def test_transformers_trainer(kind, tmp_path):
     frozen = {n: p.detach().clone() for n, p in model.named_parameters()}
     inputs = batch("right", rows=8)
     target = torch.arange(8) % 2 if "classifier" in kind else inputs["input_ids"]
-    rows = [{"input_ids": i, "attention_mask": m, "labels": t} for i, m, t in zip(*inputs.values(), target, strict=True)]
+    rows = [
+        {"input_ids": i, "attention_mask": m, "labels": t}
+        for i, m, t in zip(*inputs.values(), target, strict=True)
+    ]
     also = ("classifier",) if "classifier" in kind else ()
     tuning = attach(model, *EVERYTHING, gating="unipelt", also_train=also)
     start = {n: p.detach().clone() for n, p in tuning.named_parameters()}
@@ -324,7 +333,9 @@ def test_models_that_are_not_supported():
     with pytest.raises(InputError, match="a transformers model"):
         attach(nn.Linear(2, 2), LoRA())
     sizes = {"vocab_size": 9, "d_model": 8, "d_ff": 8, "num_layers": 1, "num_heads": 2, "d_kv": 4}
-    with pytest.raises(InputError, match="T5ForConditionalGeneration.*bert, gpt2, llama, mistral, qwen2, qwen3"):
+    with pytest.raises(
+        InputError, match=r"T5ForConditionalGeneration.*bert, gpt2, llama, mistral, qwen2, qwen3"
+    ):
         attach(T5ForConditionalGeneration(T5Config(**sizes)), LoRA())
 
 

@@ -1,5 +1,6 @@
 """The Llama to read: equal to transformers, causal, and the same with a cache."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -172,4 +173,13 @@ def test_refuses_a_folder_without_all_weights_in_one_file(tmp_path: Path) -> Non
     saved(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00002.safetensors")
     with pytest.raises(InputError, match=r"one file model\.safetensors"):
+        load_llama(tmp_path)
+
+
+def test_a_config_that_does_not_say_so_is_not_tied(tmp_path: Path) -> None:
+    saved(tmp_path, tie_word_embeddings=False)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["tie_word_embeddings"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="tie_word_embeddings False"):
         load_llama(tmp_path)

@@ -79,7 +79,9 @@ def test_targets():
     assert targeted("lm_head") == ["lm_head"]
     model = tiny("llama")
     attach(model, LoRA(rank=1, target_modules=("layers.1.self_attn.q_proj",)))
-    assert [n for n, m in model.named_modules() if isinstance(m, LoRALinear)] == ["model.layers.1.self_attn.q_proj"]
+    assert [n for n, m in model.named_modules() if isinstance(m, LoRALinear)] == [
+        "model.layers.1.self_attn.q_proj"
+    ]
 
 
 def test_starts():
@@ -161,7 +163,7 @@ def test_bad_settings(settings, sentence):
 
 @pytest.mark.parametrize("targets", ["query", ("q_proj", "typo"), (), "embed_tokens"])
 def test_unknown_targets(targets):
-    with pytest.raises(InputError, match="target_modules.*q_proj, up_proj, v_proj"):
+    with pytest.raises(InputError, match=r"target_modules.*q_proj, up_proj, v_proj"):
         attach(tiny("llama"), LoRA(target_modules=targets))
 
 
@@ -170,7 +172,7 @@ def test_what_cannot_be_merged_is_refused_and_stays():
     tuning = attach(model, LoRA(target_modules=("lm_head", "q_proj")))
     jitter(tuning)
     before = model(**batch()).logits
-    with pytest.raises(InputError, match="lm_head.*tied"):
+    with pytest.raises(InputError, match=r"lm_head.*tied"):
         tuning.merge()
     assert torch.equal(model(**batch()).logits, before)
     gated = attach(tiny("llama"), LoRA(), gating="unipelt")

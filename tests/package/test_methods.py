@@ -83,7 +83,7 @@ def test_bitfit():
     assert {n.rsplit(".", 1)[-1] for n, _ in tuning.named_parameters()} == {"bias"}
     inner = [p for n, p in model.bert.named_parameters() if n.endswith("bias")]
     assert tuning.count().trained == sum(p.numel() for p in inner)
-    assert [n for n, _ in attach(tiny("qwen2"), BitFit()).named_parameters()][0].endswith("q_proj.bias")
+    assert next(attach(tiny("qwen2"), BitFit()).named_parameters())[0].endswith("q_proj.bias")
     with pytest.raises(InputError, match="LlamaForCausalLM has none"):
         attach(tiny("llama"), BitFit())
 
@@ -144,7 +144,10 @@ def test_bad_settings():
     for made, sentence in (
         (lambda: FullFineTuning(layer_decay=0), "layer_decay: got 0"),
         (lambda: FullFineTuning(layer_decay=1.5), "layer_decay: got 1.5"),
-        (lambda: FullFineTuning(freeze_layers=-1), "freeze_layers: got -1; accepted: a whole number of at least 0."),
+        (
+            lambda: FullFineTuning(freeze_layers=-1),
+            "freeze_layers: got -1; accepted: a whole number of at least 0.",
+        ),
     ):
         with pytest.raises(InputError) as error:
             made()

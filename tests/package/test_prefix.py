@@ -76,7 +76,7 @@ def test_a_gate_starts_half_open_and_learns():
     inputs = batch()
     model(**inputs, labels=inputs["input_ids"]).loss.backward()
     assert all(part.module.gate_logit.grad != 0 for part in tuning.parts)
-    with pytest.raises(InputError, match="gate: got 1.5"):
+    with pytest.raises(InputError, match=r"gate: got 1\.5"):
         tuning.parts[0].module.set_gate(1.5)
 
 
@@ -115,7 +115,9 @@ def test_a_task_start_is_the_text_before_the_input(kind):
     tuning.detach()
     if kind in ("gpt2", "bert"):
         key, value = record_keys_and_values(model, text[0], torch.arange(3))[1]
-        assert torch.equal(key, tuning.parts[1].module.key) and torch.equal(value, tuning.parts[1].module.value)
+        assert torch.equal(key, tuning.parts[1].module.key) and torch.equal(
+            value, tuning.parts[1].module.value
+        )
     else:
         whole = torch.cat([text.expand(3, -1), inputs["input_ids"]], dim=1)
         assert largest(logits, model(input_ids=whole).logits[:, 3:]) < 1e-6
@@ -224,5 +226,3 @@ def test_what_does_not_fit_is_refused():
     model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(InputError, match="attn_implementation: got 'flash_attention_2'"):
         attach(model, Prefix(4))
-
-

@@ -1,0 +1,128 @@
+"""Break chosen lines of the package one by one, on a copy: the tests must notice each.
+
+``python tests/mutations.py`` runs them all, ``python tests/mutations.py gate`` those with "gate" in
+their name.  Exit code 1 if a broken line goes unnoticed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    name: str
+    file: str  # in hybridft_utils
+    line: str  # occurs once there
+    broken: str
+    tests: str  # what must go red, in tests
+
+
+MUTATIONS = [
+    Mutation("LoRA drops alpha / r", "lora.py", "self.scaling = alpha / rank", "self.scaling = 1.0", "package/test_lora.py"),
+    Mutation("LoRA's B does not start at zero", "lora.py", "torch.zeros(d_out, rank)", "torch.ones(d_out, rank)", "package/test_lora.py"),
+    Mutation("LoRA ignores dropout", "lora.py", "self.dropout(x.to(self.lora_A.dtype))", "x.to(self.lora_A.dtype)", "package/test_lora.py"),
+    Mutation("Conv1D merged untransposed", "lora.py", "self.delta().T if isinstance(self.base, Conv1D)", "self.delta() if isinstance(self.base, Conv1D)", "package/test_lora.py"),
+    Mutation("base not frozen", "attach.py", "parameter.requires_grad_(name in self.in_place)", "pass", "package/test_attach.py -k frozen"),
+    Mutation("merge keeps LoRA on", "attach.py", "if part.name not in layers]", "if True]", "package/test_lora.py -k merged"),
+    Mutation("detach forgets the trained base", "attach.py", 'self._take("detached")\n        self._swap()', 'self._take("detached")', "package/test_methods.py"),
+    Mutation("prefix mask hidden", "prefix.py", "mask.dtype == torch.bool)\n", "mask.dtype != torch.bool)\n", "equivalence/test_prefix.py -k identical"),
+    Mutation("prefix mask behind the text's", "prefix.py", "torch.cat([front, mask.expand(batch, -1, -1, -1)], dim=-1)", "torch.cat([mask.expand(batch, -1, -1, -1), front], dim=-1)", "equivalence/test_prefix.py -k identical"),
+    Mutation("plain causal mask skipped", "prefix.py", '"allow_is_causal_skip": False', '"allow_is_causal_skip": True', "equivalence/test_prefix.py -k identical"),
+    Mutation("prefix attention left causal", "prefix.py", '{**options, "is_causal": False}', "{**options}", "package/test_prefix.py -k mixture"),
+    Mutation("gate not applied", "prefix.py", "front = sum(log_gates, front)", "front = sum([], front)", "package/test_prefix.py -k gate"),
+    Mutation("gate instead of its logarithm", "prefix.py", "F.logsigmoid(z)", "torch.sigmoid(z)", "package/test_prefix.py -k gate"),
+    Mutation("prefix moves positions by default", "attach.py", 'if isinstance(m, Prefix) and m.positions == "shift"', "if isinstance(m, Prefix)", "package/test_prefix.py -k task"),
+    Mutation("positions off by one", "inputs.py", "(mask.cumsum(-1) - 1)", "mask.cumsum(-1)", "package/test_attach.py -k padding"),
+    Mutation("positions ignore padding", "inputs.py", "self.architecture.causal and isinstance(mask, Tensor)", "False and isinstance(mask, Tensor)", "package/test_attach.py -k padding"),
+    Mutation("soft prompt's rows kept", "inputs.py", "output.last_hidden_state[:, self.length :]", "output.last_hidden_state[:, 1 : 1 - self.length]", "package/test_soft_prompt.py"),
+    Mutation("soft prompt's mask off by one", "inputs.py", "device=mask.device) > rows", "device=mask.device) >= rows", "package/test_attach.py -k greedy"),
+    Mutation("cache's mask too long", "inputs.py", "mask = mask[..., : keys - self.length]", "mask = mask", "package/test_attach.py -k greedy"),
+    Mutation("adapter does not start at zero", "adapter.py", "nn.init.zeros_(self.up.weight)", "pass", "package/test_adapter.py"),
+    Mutation("parallel adapter reads the output", "adapter.py", 'y if self.placement == "sequential" else x', "y", "package/test_adapter.py"),
+    Mutation("adapter's gate ignored", "adapter.py", "added = adapter.gate(x) * added", "pass", "package/test_attach.py -k input_gates"),
+    Mutation("layer decay upside down", "baselines.py", "(len(layers) - depth)", "depth", "package/test_methods.py"),
+    Mutation("frozen layer trained", "baselines.py", "depth > self.freeze_layers", "depth >= self.freeze_layers", "package/test_methods.py"),
+    Mutation("another base accepted", "bases.py", 'given["checksums"].get(name) != sums.get(name)', "False", "package/test_saving.py"),
+    Mutation("exported keys not rotated", "peft_format.py", "key = rotated(tuning, key, method.length)", "pass", "package/test_peft_format.py -k prefix_out"),
+    Mutation("imported alpha ignores the pattern", "peft_format.py", 'config.get("alpha_pattern") or {}', "{}", "package/test_peft_format.py -k lora_in"),
+]  # fmt: skip
+
+
+def warm_up() -> None:
+    """Import what the tests import, but for the package, so that each copy starts from here."""
+    for name in ("pytest", "hypothesis", "peft", "torch.optim", "transformers.trainer"):
+        importlib.import_module(name)
+    for name in ("llama", "gpt2", "bert", "mistral", "qwen2", "qwen3"):
+        importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+
+
+def broken_copy(mutation: Mutation, folder: Path) -> None:
+    """What the tests need, with the broken line."""
+    for part in ("hybridft_utils", "tests"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "assets"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (folder / "hybridft_utils/assets").symlink_to(ROOT / "hybridft_utils/assets")
+    path = folder / "hybridft_utils" / mutation.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(mutation.line) != 1:
+        raise SystemExit(
+            f"{mutation.name}: {mutation.line!r} occurs {text.count(mutation.line)} times, not once"
+        )
+    path.write_text(text.replace(mutation.line, mutation.broken), encoding="utf-8")
+
+
+def run_tests(mutation: Mutation, folder: Path) -> NoReturn:
+    """In a process of its own: pytest on the copy, its exit code."""
+    with (folder / "log").open("w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    assert importlib.import_module("hybridft_utils").__file__ == str(folder / "hybridft_utils/__init__.py")
+    file, *selection = mutation.tests.split(" ", 2)
+    os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", f"tests/{file}", *selection])))
+
+
+def survives(mutation: Mutation) -> bool:
+    """Whether the tests stay green with the broken line."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made).resolve()
+        broken_copy(mutation, folder)
+        process = multiprocessing.get_context("fork").Process(target=run_tests, args=(mutation, folder))
+        process.start()
+        process.join()
+        if process.exitcode not in (0, 1):  # no tests ran, or pytest itself failed
+            tail = (folder / "log").read_text()[-3000:]
+            raise SystemExit(f"{mutation.name}: pytest ended with {process.exitcode}\n{tail}")
+        return process.exitcode == 0
+
+
+def main() -> int:
+    chosen = [m for m in MUTATIONS if all(word in m.name for word in sys.argv[1:])]
+    start = time.perf_counter()
+    warm_up()
+    unnoticed = 0
+    for mutation in chosen:
+        alive = survives(mutation)
+        print(f"{'UNNOTICED' if alive else 'noticed':9}  {mutation.name}", flush=True)
+        unnoticed += alive
+    print(f"{len(chosen) - unnoticed} of {len(chosen)} noticed in {time.perf_counter() - start:.0f} s")
+    return 1 if unnoticed or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
