@@ -60,7 +60,7 @@ package: $(READY)
 # The committed notebooks cell by cell, then small reruns and what every notebook must keep to.
 chain: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
-	  --nbval-lax --nbval-current-env --nbval-cell-timeout=300 notebooks
+	  --nbval-lax --nbval-current-env --nbval-cell-timeout=900 notebooks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/notebooks
 
 # Set-up, links and a real browser, on the pages that `html` has just rendered.

@@ -25,7 +25,7 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 
 from .architectures import join, key_value_shape
 from .errors import InputError
-from .methods import Gate, Host, Method, Part, check_choice, check_whole, first_argument, place
+from .methods import Gate, Host, Method, Part, check_choice, check_number, check_whole, first_argument, place
 from .recording import record_keys_and_values
 
 #: Keys and values of pretrained models have a size near 1.  A tenth of that tells the prefix's rows
@@ -54,9 +54,9 @@ class PrefixKV(nn.Module):
     @torch.no_grad()
     def set_gate(self, value: float) -> None:
         """Set the gate to ``value``, from 0 (off) to 1 (the plain prefix)."""
-        if self.gate_logit is None or not 0 <= value <= 1:
-            raise InputError("gate", value, "a number from 0 to 1, on a prefix made with gated=True")
-        self.gate_logit.copy_(torch.logit(torch.tensor(float(value))))
+        accepted = "a number from 0 to 1, on a prefix made with gated=True"
+        check_number("gate", value, lambda g: self.gate_logit is not None and 0 <= g <= 1, accepted)
+        self.gate_logit.copy_(torch.logit(torch.tensor(float(value))))  # type: ignore[union-attr]
 
 
 class ReparametrisedKV(PrefixKV):
@@ -108,7 +108,7 @@ def prefix_attention(
     if module.config._attn_implementation == EAGER:  # type: ignore[union-attr]
         eager = sys.modules[type(module).__module__].eager_attention_forward
         return eager(module, query, key, value, mask, **options)
-    return sdpa_attention_forward(module, query, key, value, mask, **{**options, "is_causal": False})
+    return sdpa_attention_forward(module, query, key, value, mask, **options)
 
 
 def whole_mask(make: Any, *args: Any, **options: Any) -> Tensor:
@@ -126,11 +126,10 @@ for _name, _make in ((SDPA, sdpa_mask), (EAGER, eager_mask)):
 class Prefix(Method):
     """``length`` trained keys and values in front of each layer's attention.
 
-    ``init``: "random"; "vocab", the keys and values of random words of the vocabulary; "task",
-    those of the task's text (``attach(..., task_text=..., tokenizer=...)``).  ``gated`` adds an
-    exact gate a layer.  ``reparam_hidden`` trains through a small network that folds away on
-    saving.  ``positions``: "keep" leaves the text's positions alone, "shift" moves them by
-    ``length`` as PEFT does.
+    ``init``: "random"; "vocab", keys and values of random words; "task", those of a text
+    (``attach(..., task_text=..., tokenizer=...)``).  ``gated`` adds an exact gate a layer.
+    ``reparam_hidden`` trains through a small network that folds away on saving.  ``positions``:
+    "keep" leaves the text's positions alone, "shift" moves them by ``length`` as PEFT does.
     """
 
     length: int = 16
@@ -184,9 +183,9 @@ class Prefix(Method):
 
         def read_input(module: nn.Module, args: Any, kwargs: Any) -> Any:
             # transformers hands a keyword it does not know on to the attention function.
-            gate = module.prefix.input_gate  # type: ignore[union-attr]
+            gate: Gate | None = module.prefix.input_gate  # type: ignore[union-attr, assignment]
             if gate is not None:
-                kwargs["gate_logit"] = gate.logit(first_argument(args, kwargs)).unsqueeze(1)  # type: ignore[union-attr, operator]
+                kwargs["gate_logit"] = gate.logit(first_argument(args, kwargs)).unsqueeze(1)
             return args, kwargs
 
         def put() -> None:

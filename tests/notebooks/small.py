@@ -15,8 +15,8 @@ SMALL: dict[str, dict[str, object]] = {
         "hidden_size": 4,
         "sequence_length": 6,
         "steps": 5,
-        "full_vocabulary_size": 64,
-        "full_hidden_size": 8,
+        "full_vocabulary_size": 256,
+        "full_hidden_size": 64,
     },
     "10_sentiment_run": {
         "methods": ["lora+prefix"],

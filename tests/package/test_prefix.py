@@ -78,6 +78,10 @@ def test_a_gate_starts_half_open_and_learns():
     assert all(part.module.gate_logit.grad != 0 for part in tuning.parts)
     with pytest.raises(InputError, match=r"gate: got 1\.5"):
         tuning.parts[0].module.set_gate(1.5)
+    with pytest.raises(InputError, match="gate: got 'half'"):
+        tuning.parts[0].module.set_gate("half")
+    with pytest.raises(InputError, match="made with gated=True"):
+        attach(tiny("llama"), Prefix(4)).parts[0].module.set_gate(1)
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "gpt2-classifier"])
