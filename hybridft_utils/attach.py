@@ -59,9 +59,8 @@ class Tuning:
         self.host, self.root, self.model = host, host.root, host.model
         self.methods, self.also_train, self.gating = tuple(methods), tuple(also_train), host.gating
         self._base = dict(host.root.named_parameters())
-        self.in_place: dict[
-            str, float
-        ] = {}  # base parameters that are trained: factor on their learning rate
+        # Base parameters that are trained, with a factor on their learning rate.
+        self.in_place: dict[str, float] = {}
         self._owners: dict[str, str] = {}
         for kind, factors in (
             *((m.kind, m.base_parameters(host)) for m in methods),
@@ -72,9 +71,8 @@ class Tuning:
         order = list(METHODS)
         self.parts = [p for m in sorted(methods, key=lambda m: order.index(m.kind)) for p in m.parts(host)]
         if not self.parts and not self.in_place:
-            raise InputError(
-                "methods", "none", f"at least one of {', '.join(c.__name__ for c in METHODS.values())}"
-            )
+            known = ", ".join(c.__name__ for c in METHODS.values())
+            raise InputError("methods", "none", f"at least one of {known}")
         self.base = describe_base(host.root, host.model, self.in_place)
         self._aside = {n: self._base[n].detach().to("cpu", copy=True) for n in self.in_place}
         self._required = {n: p.requires_grad for n, p in self._base.items()}

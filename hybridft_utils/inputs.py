@@ -62,9 +62,8 @@ class InputHook:
                     layer.max_cache_len += self.length
         if self.prompt is not None and mask is not None:
             read = given.shape[1] + (self.length if self.cut else cached)
-            keys = max(
-                [read, *(getattr(layer, "max_cache_len", 0) for layer in getattr(cache, "layers", ()))]
-            )
+            rooms = [getattr(layer, "max_cache_len", 0) for layer in getattr(cache, "layers", ())]
+            keys = max([read, *rooms])
             kwargs["attention_mask"] = self.extend(mask, keys, cached)
         if positions is not None:
             kwargs["position_ids"] = positions

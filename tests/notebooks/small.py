@@ -18,6 +18,15 @@ SMALL: dict[str, dict[str, object]] = {
         "full_vocabulary_size": 256,
         "full_hidden_size": 64,
     },
+    "03_attention_and_pretraining": {
+        "mini_steps": 6,
+        "mini_width": 32,
+        "mini_heads": 2,
+        "mini_layers": 1,
+        "mini_context": 32,
+        "training_context": 64,
+        "widths": [8, 512],
+    },
     "10_sentiment_run": {
         "methods": ["lora+prefix"],
         "seeds": [1],
