@@ -5,7 +5,7 @@ SMALL: dict[str, dict[str, object]] = {
         "seed": 1,
         "source_length": 5_000,
         "evaluation_size": 20,
-        "text": "A dull film.",
+        "text": "A dull film, and far too long.",
         "max_new_tokens": 8,
     },
     "02_cross_entropy_gradients": {
