@@ -17,7 +17,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup book test html lint types package chain browser site lab studies bench sweep serve clean lock repo-url
+.PHONY: help setup book test html lint types package chain browser site lab mutations studies serve clean lock repo-url
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -73,18 +73,15 @@ browser:
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	else echo 'No Chromium was found: the browser checks will be skipped.'; fi
 
+mutations: $(READY) ## break the methods line by line; the tests must notice each time
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutations.py
+
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --version >/dev/null 2>&1 || $(PIP) install --constraint requirements.lock jupyterlab==4.6.6
 	$(BIN)/jupyter lab notebooks
 
-studies: $(READY) ## measure the comparisons that the chapters plot
-	$(BIN)/python -m benchmarks.studies
-
-bench: $(READY) ## measure time and memory
-	$(BIN)/python -m benchmarks.speed
-
-sweep: $(READY) ## many runs of notebook 10
-	$(BIN)/python -m hybridft_utils.sweep $(ARGS)
+studies: $(READY) ## measure what the chapters show (NAMES=... for some)
+	$(BIN)/python -m benchmarks.studies $(or $(NAMES),all)
 
 serve: ## serve the rendered book on http://localhost:8000
 	$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)

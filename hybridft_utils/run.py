@@ -164,7 +164,8 @@ def run_method(
         if not isinstance(classifier, PromptClassifier):
             raise InputError("methods", method, "zero-shot only with a language model and label words")
     else:
-        has_head = isinstance(classifier, HeadClassifier)
+        # HeadOnly trains the head itself; beside other methods it is trained as well.
+        has_head = isinstance(classifier, HeadClassifier) and "head" not in method.split("+")
         tuning = attach(classifier, *config.build(method), also_train=("head",) if has_head else ())
         count = tuning.count()
         say(str(count))
