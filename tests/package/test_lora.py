@@ -38,7 +38,9 @@ def test_merged_equals_unmerged_and_is_an_ordinary_model(kind, tmp_path):
     jitter(tuning, 0.03)
     unmerged = model(**inputs).logits
     assert tuning.merge() is model
-    torch.testing.assert_close(model(**inputs).logits, unmerged, rtol=1e-6, atol=1e-6)
+    # 1e-6 relative, and as much absolute where float32 has rounded sums larger than the logits.
+    close = 1e-6 * (1 + unmerged.abs().max())
+    assert (model(**inputs).logits - unmerged).abs().max() < close
     assert largest(tiny(kind)(**inputs).logits, unmerged) > 1e-3
     assert {n: type(m) for n, m in model.named_modules()} == modules
     assert {n: p.requires_grad for n, p in model.named_parameters()} == required
