@@ -14,7 +14,8 @@ from typing import Any
 from hybridft_utils import RunConfig, run
 from hybridft_utils.results import RESULTS
 
-from .learning_rates import study as learning_rates
+from . import learning_rates
+from .points import run_points
 
 SST2: dict[str, Any] = {"detokenize": True, "epochs": 3, "batch_size": 32, "save_tunings": False}
 METHODS = ["full", "lora", "prefix", "lora+prefix"]
@@ -55,9 +56,18 @@ def sentiment(name: str, options: argparse.Namespace) -> None:
     run(RunConfig(**settings)).save(RESULTS / f"{name}.json")
 
 
-STUDIES: dict[str, Callable[[argparse.Namespace], None]] = {
-    "learning-rates": lambda options: learning_rates(options.sst2),
-    **{name: lambda options, name=name: sentiment(name, options) for name in RUNS},  # type: ignore[misc]
+#: Points of each study by its name; see :mod:`hybridft_utils.studies`.
+POINTS = {"learning-rates": learning_rates.POINTS}
+
+
+def study(name: str, options: argparse.Namespace) -> None:
+    """One of :data:`POINTS`."""
+    run_points(name, POINTS[name], options.sst2, options.jobs)
+
+
+STUDIES: dict[str, Callable[[str, argparse.Namespace], None]] = {
+    **dict.fromkeys(RUNS, sentiment),
+    **dict.fromkeys(POINTS, study),
 }
 
 
@@ -70,13 +80,14 @@ def main() -> None:
     parser.add_argument(
         "--encoder", default="sentence-transformers/all-MiniLM-L6-v2", help="folder or Hub id"
     )
+    parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     options = parser.parse_args()
     unknown = set(options.names) - {*STUDIES, "all"}
     if unknown or not options.names:
         parser.error(f"name one or more of all, {', '.join(STUDIES)}")
     Path(RESULTS).mkdir(parents=True, exist_ok=True)
     for name in STUDIES if "all" in options.names else options.names:
-        STUDIES[name](options)
+        STUDIES[name](name, options)
 
 
 if __name__ == "__main__":

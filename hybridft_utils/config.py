@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from datasets import DatasetDict
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -17,6 +18,7 @@ from pydantic import (
 
 from .adapter import Adapter
 from .baselines import BitFit, FullFineTuning, HeadOnly
+from .data import load_reviews
 from .errors import InputError
 from .lora import LoRA
 from .methods import Method
@@ -104,6 +106,17 @@ class RunConfig(BaseModel):
         if len(set(seeds)) < len(seeds):
             raise InputError("seeds", seeds, "different seeds")
         return seeds
+
+    def load_data(self) -> DatasetDict:
+        """The reviews that these settings name; see :func:`load_reviews`."""
+        return load_reviews(
+            self.dataset,
+            text_column=self.text_column,
+            label_column=self.label_column,
+            label_names=self.label_names,
+            detokenize=self.detokenize,
+            drop_empty=self.drop_empty,
+        )
 
     def build(self, method: str) -> tuple[Method, ...]:
         """The methods that a name such as "lora+prefix" stands for."""

@@ -4,8 +4,8 @@
 causal Llama of about 5 M parameters on the IMDB reviews outside the test split.  DATA is a Hub id
 (``stanfordnlp/imdb``) or a folder with ``train.parquet`` and ``unsupervised.parquet``.
 
-A row of training data starts where a review starts and is filled up with further reviews; the
-last one is cut.  The matrices inside the layers are updated by Muon (Jordan et al. 2024), all
+A row of training data is filled up with reviews; where the last one is cut, its rest begins the next
+row.  The matrices inside the layers are updated by Muon (Jordan et al. 2024), all
 other parameters by AdamW; the learning rates warm up linearly and fall along a cosine.
 """
 
@@ -49,15 +49,16 @@ class PretrainConfig(BaseModel):
     context: int = Field(256, ge=8, description="tokens a row")
     batch_size: int = Field(16, ge=1, description="rows an optimiser step")
     micro_batch_size: int = Field(8, ge=1, description="rows a forward pass")
-    steps: int = Field(2200, ge=1, description="optimiser steps")
+    steps: int = Field(11200, ge=1, description="optimiser steps")
     warmup_steps: int = Field(60, ge=0)
     matrix_learning_rate: float = Field(0.02, gt=0, description="Muon")
     learning_rate: float = Field(0.004, gt=0, description="AdamW")
     weight_decay: float = Field(0.01, ge=0)
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     validation_reviews: int = Field(256, ge=1)
-    validate_every: int = Field(200, ge=1)
-    checkpoint_every: int = Field(100, ge=1)
+    validate_every: int = Field(400, ge=1)
+    checkpoint_every: int = Field(200, ge=1)
+    log_every: int = Field(10, ge=1)
     seed: int = 0
     compile: bool = False
 
@@ -111,15 +112,21 @@ def train_tokenizer(texts: list[str], vocabulary_size: int) -> PreTrainedTokeniz
     )
 
 
-def pack(reviews: list[list[int]], context: int, order: np.ndarray) -> np.ndarray:
-    """Rows of ``context`` tokens, (rows, context); each starts with a review's first token."""
+def pack(reviews: list[list[int]], context: int) -> np.ndarray:
+    """Rows of ``context`` tokens, (rows, context); only what is left at the very end is lost.
+
+    Each row begins with the start token: a review's own, or one put before what the last row cut off.
+    """
     rows: list[list[int]] = []
     row: list[int] = []
-    for index in order:
-        row += reviews[index][: context - len(row)]
-        if len(row) == context:
-            rows.append(row)
-            row = []
+    for review in reviews:
+        rest = review
+        while rest:
+            taken = rest[: context - len(row)]
+            row, rest = row + taken, rest[len(taken) :]
+            if len(row) == context:
+                rows.append(row)
+                row, rest = [], review[:1] + rest if rest else []
     return np.array(rows, dtype=np.int64)
 
 
@@ -234,7 +241,7 @@ def prepare(config: PretrainConfig) -> tuple[PreTrainedTokenizerFast, list[list[
     reviews = [r.tolist() for r in np.split(kept["ids"], np.cumsum(kept["lengths"])[:-1])]
     order = np.random.default_rng(config.seed).permutation(len(reviews))
     held_out, training = order[: config.validation_reviews], order[config.validation_reviews :]
-    validation = pack(reviews, config.context, held_out)
+    validation = pack([reviews[i] for i in held_out], config.context)
     return tokenizer, [reviews[i] for i in training], validation
 
 
@@ -264,7 +271,7 @@ def pretrain(config: PretrainConfig) -> None:
         log.write_text("".join(f"{line}\n" for line in kept))
     forward = torch.compile(model) if config.compile else model
     model.train()
-    rows = pack(reviews, config.context, np.arange(len(reviews)))
+    rows = pack(reviews, config.context)
     steps_a_pass, pass_number = len(rows) // config.batch_size, -1
     if not steps_a_pass:
         raise InputError("batch_size", config.batch_size, f"at most the {len(rows)} rows of the data")
@@ -303,8 +310,9 @@ def pretrain(config: PretrainConfig) -> None:
         if step % config.validate_every == 0 or step == config.steps:
             entry["validation_loss"] = round(validation_loss(model, validation, config.micro_batch_size), 4)
             bar.set_postfix(validation=entry["validation_loss"])
-        with log.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        if step % config.log_every == 0 or step == 1 or "validation_loss" in entry:
+            with log.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
         if step % config.checkpoint_every == 0 or step == config.steps:
             states = [o.state_dict() for o in optimizers]
             save_atomically(

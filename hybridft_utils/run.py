@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,15 @@ from datasets import Dataset, DatasetDict
 from sklearn.model_selection import train_test_split
 
 from .architectures import find_architecture
-from .attach import attach
+from .attach import Tuning, attach
 from .bag_of_words import majority, tfidf_regression
 from .base import load_base
+from .baselines import HeadOnly
 from .classifiers import Classifier, HeadClassifier, PromptClassifier
 from .config import RunConfig
-from .data import load_reviews
 from .errors import InputError
 from .files import write_json
+from .methods import Method
 from .metrics import scores
 from .prompts import PromptTemplate, Verbalizer
 from .provenance import fingerprint, portable, provenance
@@ -110,14 +111,7 @@ def run(config: RunConfig, report: Callable[[str], None] | None = print) -> RunR
     ``output_dir``, results in ``output_dir/results.json``.  ``report`` gets lines of progress.
     """
     say = report or (lambda line: None)
-    data = load_reviews(
-        config.dataset,
-        text_column=config.text_column,
-        label_column=config.label_column,
-        label_names=config.label_names,
-        detokenize=config.detokenize,
-        drop_empty=config.drop_empty,
-    )
+    data = config.load_data()
     labels = data["train"].features["label"].names
     check_labels(config, labels)
     config.rates()
@@ -130,7 +124,7 @@ def run(config: RunConfig, report: Callable[[str], None] | None = print) -> RunR
     for method in config.methods:
         for seed in config.seeds[:1] if method == "zero-shot" else config.seeds:
             say(f"\n{method}, seed {seed}")
-            result = run_method(config, method, seed, data, labels, test, say)
+            result = run_method(config, method, seed, data, test, say)
             say(f"{method}, seed {seed}: accuracy {100 * result.test['accuracy']:.1f}% on test")
             results.append(result)
     finished = RunResult(
@@ -144,56 +138,82 @@ def run(config: RunConfig, report: Callable[[str], None] | None = print) -> RunR
     return finished
 
 
-def run_method(
+@dataclass
+class Tuned:
+    """A classifier after :func:`fine_tune`; ``tuning`` is None where nothing was trained."""
+
+    classifier: Classifier
+    tuning: Tuning | None = None
+    history: list[Epoch] = field(default_factory=list)
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch whose parameters were kept."""
+        return min(self.history, key=lambda e: e.validation_loss)
+
+
+def fine_tune(
     config: RunConfig,
-    method: str,
+    methods: Sequence[Method],
     seed: int,
     data: DatasetDict,
-    labels: list[str],
-    test: Split,
-    say: Callable[[str], None],
+    *,
+    gating: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Tuned:
+    """Train ``methods`` together on the untouched base model; without methods nothing is trained.
+
+    ``seed`` draws the training and validation reviews, the new parameters and the order of batches.
+    """
+    set_seed(seed)
+    trains_head = any(isinstance(m, HeadOnly) for m in methods)
+    classifier = build_classifier(config, data["train"].features["label"].names, head=trains_head)
+    if not methods:
+        return Tuned(classifier)
+    # HeadOnly trains the head itself; beside other methods it is trained as well.
+    has_head = isinstance(classifier, HeadClassifier) and not trains_head
+    tuning = attach(classifier, *methods, also_train=("head",) if has_head else (), gating=gating)
+    say(str(tuning.count()))
+    history = train(
+        classifier,
+        tuning,
+        as_split(subset(data["train"], config.train_size, seed)),
+        as_split(subset(data["validation"], config.validation_size, seed)),
+        learning_rate=config.rates(),
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        warmup=config.warmup,
+        weight_decay=config.weight_decay,
+        clip=config.clip,
+        seed=seed,
+        precision=config.precision,
+        report=lambda epoch: say(epoch_line(epoch, config.epochs)),
+    )
+    return Tuned(classifier, tuning, history)
+
+
+def run_method(
+    config: RunConfig, method: str, seed: int, data: DatasetDict, test: Split, say: Callable[[str], None]
 ) -> MethodResult:
     """One method with one seed, from the untouched base model."""
     start = time.perf_counter()
-    set_seed(seed)
-    classifier = build_classifier(config, labels, head="head" in method.split("+"))
-    training = as_split(subset(data["train"], config.train_size, seed))
-    validation = as_split(subset(data["validation"], config.validation_size, seed))
+    zero_shot = method == "zero-shot"
+    tuned = fine_tune(config, () if zero_shot else config.build(method), seed, data, say=say)
+    classifier, tuning = tuned.classifier, tuned.tuning
+    if zero_shot and not isinstance(classifier, PromptClassifier):
+        raise InputError("methods", method, "zero-shot only with a language model and label words")
     result = MethodResult(method, seed, {}, [], total=sum(p.numel() for p in classifier.model.parameters()))
-    if method == "zero-shot":
-        if not isinstance(classifier, PromptClassifier):
-            raise InputError("methods", method, "zero-shot only with a language model and label words")
-    else:
-        # HeadOnly trains the head itself; beside other methods it is trained as well.
-        has_head = isinstance(classifier, HeadClassifier) and "head" not in method.split("+")
-        tuning = attach(classifier, *config.build(method), also_train=("head",) if has_head else ())
+    if tuning is not None:
         count = tuning.count()
-        say(str(count))
-        history = train(
-            classifier,
-            tuning,
-            training,
-            validation,
-            learning_rate=config.rates(),
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            warmup=config.warmup,
-            weight_decay=config.weight_decay,
-            clip=config.clip,
-            seed=seed,
-            precision=config.precision,
-            report=lambda epoch: say(epoch_line(epoch, config.epochs)),
-        )
         result.trained, result.total = count.trained, count.total
-        result.history = as_rows(history)
-        result.best_epoch = min(history, key=lambda e: e.validation_loss).epoch
+        result.history, result.best_epoch = as_rows(tuned.history), tuned.best.epoch
         if config.save_tunings:
             folder = Path(config.output_dir) / f"{method}-seed{seed}"
             tuning.save(folder)
             result.tuning = folder.name
     result.seconds = round(time.perf_counter() - start, 1)
     result.predictions = classifier.predict_logits(test.texts).argmax(-1).tolist()
-    result.test = scores(test.labels, result.predictions, labels)
+    result.test = scores(test.labels, result.predictions, classifier.labels)
     return result
 
 

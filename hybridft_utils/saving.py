@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,22 @@ FORMAT_VERSION = 1
 WEIGHTS, SETTINGS = "tuning.safetensors", "tuning.json"
 
 
+def as_entries(methods: Sequence[Method]) -> list[dict[str, Any]]:
+    """Kind and settings of each method, as JSON can hold them."""
+    return [{"kind": m.kind, **asdict(m)} for m in methods]  # type: ignore[call-overload]
+
+
+def from_entries(entries: Sequence[dict[str, Any]]) -> list[Method]:
+    """The methods that :func:`as_entries` described."""
+    return [METHODS[e["kind"]](**{k: v for k, v in e.items() if k != "kind"}) for e in entries]
+
+
 def save_tuning(tuning: Tuning, folder: str | Path) -> None:
     """Write ``tuning`` into ``folder``; a reparametrised prefix is saved as the keys and values it gives."""
     methods = [replace(m, reparam_hidden=None) if isinstance(m, Prefix) else m for m in tuning.methods]
     settings = {
         "format_version": FORMAT_VERSION,
-        "methods": [{"kind": m.kind, **asdict(m)} for m in methods],  # type: ignore[call-overload]
+        "methods": as_entries(methods),
         "also_train": list(tuning.also_train),
         "gating": tuning.gating,
         "base": tuning.base,
@@ -49,9 +60,7 @@ def load_tuning(model: nn.Module, folder: str | Path) -> Tuning:
         raise InputError("format_version", version, f"{FORMAT_VERSION}, the version this package reads")
     state = read_tensors(folder, WEIGHTS)
     try:
-        methods = [
-            METHODS[e["kind"]](**{k: v for k, v in e.items() if k != "kind"}) for e in settings["methods"]
-        ]
+        methods = from_entries(settings["methods"])
         # The saved tensors replace whatever the methods would start from.
         blank = [replace(m, init="random") if isinstance(m, Prefix | SoftPrompt) else m for m in methods]
         also_train, gating, base = list(settings["also_train"]), settings["gating"], dict(settings["base"])

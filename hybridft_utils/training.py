@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 from transformers import get_linear_schedule_with_warmup
@@ -71,6 +72,7 @@ def train(
     if not len(train_split) or not len(validation_split):
         raise InputError("train_size", len(train_split), "at least one training and one validation text")
     set_seed(seed)
+    AcceleratorState._reset_state()  # else a process could never train with a second precision
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
     sampler = LengthGroupedSampler(
         batch_size,

@@ -26,15 +26,21 @@ def data(tmp_path_factory):
 
 def config(data, folder, **settings):
     sizes = {"hidden_size": 16, "intermediate_size": 24, "layers": 1, "heads": 2, "context": 16}
-    steps = {"steps": 6, "warmup_steps": 2, "validate_every": 3, "checkpoint_every": 2, "batch_size": 4}
-    defaults = {"data": str(data), "output_dir": folder, "vocabulary_size": 300, "validation_reviews": 20}
+    steps = {"steps": 6, "warmup_steps": 2, "validate_every": 3, "checkpoint_every": 2, "log_every": 1}
+    defaults = {
+        "data": str(data),
+        "output_dir": folder,
+        "vocabulary_size": 300,
+        "validation_reviews": 20,
+        "batch_size": 4,
+    }
     return pretrain.PretrainConfig(**{**defaults, **sizes, **steps, **settings})
 
 
-def test_rows_start_with_a_review_and_lose_only_what_is_cut():
-    reviews = [[1, 2, 3], [4, 5], [6, 7, 8, 9, 10, 11], [12]]
-    rows = pretrain.pack(reviews, 4, np.arange(4))
-    assert rows.tolist() == [[1, 2, 3, 4], [6, 7, 8, 9]]
+def test_rows_begin_with_the_start_token_and_lose_only_the_end():
+    reviews = [[1, 2, 3], [1, 5], [1, 7, 8, 9, 10, 11, 12], [1, 13]]
+    rows = pretrain.pack(reviews, 4)
+    assert rows.tolist() == [[1, 2, 3, 1], [1, 5, 1, 7], [1, 8, 9, 10], [1, 11, 12, 1]]
 
 
 def test_texts_lose_tags_and_case(data):

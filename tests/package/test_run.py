@@ -59,6 +59,17 @@ def test_training_learns_and_leaves_the_base_alone(classifier):
         assert torch.equal(parameter, before[name]), name
 
 
+def test_one_process_trains_with_one_precision_after_the_other(classifier):
+    tuning = attach(classifier, LoRA(rank=2))
+    losses = [
+        train(classifier, tuning, easy(8), easy(4), learning_rate=1e-3, epochs=1, batch_size=4, precision=p)[
+            0
+        ].loss
+        for p in ("fp32", "bf16", "fp32")
+    ]
+    assert all(0 < loss < 10 for loss in losses)
+
+
 def test_the_best_epoch_is_kept(classifier):
     tuning = attach(classifier, LoRA(rank=4))
     validation = Split(["a great film", "a terrible film"], [0, 1])  # wrong labels: training must hurt
