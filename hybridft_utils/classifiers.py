@@ -142,6 +142,7 @@ class PromptClassifier(Classifier):
             )
         self.prior: Tensor
         self.register_buffer("prior", torch.zeros(len(self.labels)))
+        self.train(model.training)  # as the model was given: loaded models are in evaluation mode
 
     def word_tokens(self, word: str) -> tuple[int, ...]:
         """The tokens of a label word where the template has it."""
@@ -253,6 +254,7 @@ class HeadClassifier(Classifier):
         self.head = nn.Linear(model.config.hidden_size, len(self.labels))
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+        self.train(model.training)
 
     def logits(self, texts: Sequence[str]) -> Tensor:
         return self.head(self.dropout(self.features(texts)))

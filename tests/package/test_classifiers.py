@@ -86,6 +86,14 @@ def test_head_pools_the_text_only(encoder, masked_tokenizer, pooling):
             torch.testing.assert_close(together[row], classifier.head(pooled), rtol=1e-5, atol=1e-6)
 
 
+def test_starts_in_the_mode_of_its_model(encoder, masked_tokenizer):
+    encoder.config.hidden_dropout_prob = 0.1
+    fresh = HeadClassifier(encoder, masked_tokenizer, ["no", "yes"])
+    assert torch.equal(fresh.logits(TEXTS), fresh.logits(TEXTS)), "a loaded model is in evaluation mode"
+    trained = HeadClassifier(encoder.train(), masked_tokenizer, ["no", "yes"])
+    assert not torch.equal(trained.logits(TEXTS), trained.logits(TEXTS)), "dropout is on"
+
+
 def test_predictions_do_not_depend_on_the_batch(llama, tokenizer):
     classifier = PromptClassifier(llama, tokenizer, PromptTemplate(), Verbalizer(WORDS))
     one, many = (classifier.predict_logits(TEXTS, batch_size=b) for b in (1, 8))
