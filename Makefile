@@ -17,7 +17,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup book test html lint types package chain browser site lab mutations studies serve clean lock repo-url
+.PHONY: help setup book test html lint types package chain browser site lab mutations studies bench sweep serve clean lock repo-url
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -80,8 +80,15 @@ lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --version >/dev/null 2>&1 || $(PIP) install --constraint requirements.lock jupyterlab==4.6.6
 	$(BIN)/jupyter lab notebooks
 
-studies: $(READY) ## measure what the chapters show (NAMES=... for some)
-	$(BIN)/python -m benchmarks.studies $(or $(NAMES),all)
+studies: $(READY) ## measure what the chapters show (NAMES=... for some, SST2=... ENCODER=... for folders)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.studies $(or $(NAMES),all) --jobs $(JOBS) \
+	  $(if $(SST2),--sst2 '$(SST2)') $(if $(ENCODER),--encoder '$(ENCODER)')
+
+bench: $(READY) ## measure speed: each method's step against full fine-tuning, side by side
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed
+
+sweep: $(READY) ## run notebook 10 over a grid: make sweep GRID='{"rank": [2, 8]}' JOBS=2
+	$(BIN)/python tools/sweep.py --grid '$(GRID)' --settings '$(or $(SETTINGS),{})' --jobs $(JOBS)
 
 serve: ## serve the rendered book on http://localhost:8000
 	$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)

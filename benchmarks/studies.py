@@ -14,50 +14,46 @@ from typing import Any
 from hybridft_utils import RunConfig, run
 from hybridft_utils.results import RESULTS
 
-from . import learning_rates
+from . import learning_rates, lora, prompts
 from .points import run_points
 
-SST2: dict[str, Any] = {"detokenize": True, "epochs": 3, "batch_size": 32, "save_tunings": False}
 METHODS = ["full", "lora", "prefix", "lora+prefix"]
-ENCODER_RATES = {"full": 1e-4, "lora": 1e-3, "prefix": 5e-3, "also_train": 1e-3}
+SST2: dict[str, Any] = {"epochs": 3, "batch_size": 32, "save_tunings": False}
+REVIEWS: dict[str, Any] = {
+    "dataset": "builtin:reviews-en",
+    "epochs": 5,
+    "seeds": [0, 1, 2, 3, 4],
+    "save_tunings": False,
+}
+ENCODER: dict[str, Any] = {
+    "model": "encoder",
+    "learning_rate": {"full": 1e-4, "lora": 1e-3, "prefix": 5e-3, "also_train": 1e-3},
+}
 
 #: Settings of the sentiment runs by the name of their result file.
 RUNS: dict[str, dict[str, Any]] = {
     "sst2-movies": {
         **SST2,
-        "model": "builtin:movies",
+        "detokenize": True,
         "methods": ["zero-shot", "head", *METHODS],
         "seeds": [0, 1, 2, 3, 4],
     },
-    "sst2-encoder": {
-        **SST2,
-        "model": "encoder",
-        "detokenize": False,
-        "methods": ["full", "lora", "lora+prefix"],
-        "learning_rate": ENCODER_RATES,
-        "seeds": [0, 1, 2],
-    },
-    "sst2-encoder-one-seed": {
-        **SST2,
-        "model": "encoder",
-        "detokenize": False,
-        "methods": ["full", "lora", "lora+prefix"],
-        "learning_rate": ENCODER_RATES,
-        "seeds": [0],
-    },
+    "sst2-encoder": {**SST2, **ENCODER, "methods": ["full", "lora", "lora+prefix"], "seeds": [0, 1, 2]},
+    "reviews-en-movies": {**REVIEWS, "methods": ["zero-shot", "full"]},
+    "reviews-en-encoder": {**REVIEWS, **ENCODER, "methods": ["full"]},
 }
 
 
 def sentiment(name: str, options: argparse.Namespace) -> None:
-    """One of :data:`RUNS` on SST-2."""
-    settings = {**RUNS[name], "dataset": options.sst2, "output_dir": f"runs/{name}"}
-    if settings["model"] == "encoder":
+    """One of :data:`RUNS`, on SST-2 unless its settings name another data set."""
+    settings = {"dataset": options.sst2, "output_dir": f"runs/{name}", **RUNS[name]}
+    if settings.get("model") == "encoder":
         settings["model"] = options.encoder
     run(RunConfig(**settings)).save(RESULTS / f"{name}.json")
 
 
 #: Points of each study by its name; see :mod:`hybridft_utils.studies`.
-POINTS = {"learning-rates": learning_rates.POINTS}
+POINTS = {"learning-rates": learning_rates.POINTS, "prompts": prompts.POINTS, "lora": lora.POINTS}
 
 
 def study(name: str, options: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ from .recipes import Recipe, mam, unipelt
 from .run import RunResult, run
 from .saving import load_tuning
 from .soft_prompt import SoftPrompt
+from .sweep import sweep
 
 __all__ = [
     "Adapter",
@@ -45,5 +46,6 @@ __all__ = [
     "load_tuning",
     "mam",
     "run",
+    "sweep",
     "unipelt",
 ]

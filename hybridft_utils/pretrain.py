@@ -324,12 +324,45 @@ def pretrain(config: PretrainConfig) -> None:
 
 
 def finish(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, config: PretrainConfig) -> None:
-    """Write the finished model, half precision, with tokenizer and training log."""
+    """Write the finished model, half precision, with tokenizer, training log and loss curve."""
     tokenizer.model_max_length = config.context
     with atomic_folder(config.output_dir / "model") as folder:
         model.half().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         shutil.copy(config.output_dir / "log.jsonl", folder / "training_log.jsonl")
+        draw_losses(folder / "training_log.jsonl", folder / "loss.svg")
+
+
+def draw_losses(log: Path, picture: Path) -> None:
+    """The training log as a picture: loss of each logged batch, and the loss on held-out reviews."""
+    import matplotlib.pyplot as plt
+
+    from .figures import FROZEN, TRAINED, use_style
+
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    validated = [e for e in entries if "validation_loss" in e]
+    with plt.rc_context():
+        use_style()
+        figure, ax = plt.subplots()
+        ax.plot(
+            [e["tokens"] for e in entries],
+            [e["loss"] for e in entries],
+            color=FROZEN,
+            lw=0.6,
+            label="training",
+        )
+        ax.plot(
+            [e["tokens"] for e in validated],
+            [e["validation_loss"] for e in validated],
+            "o-",
+            ms=3,
+            color=TRAINED,
+            label="held-out reviews",
+        )
+        ax.set(xlabel="tokens seen", ylabel="loss, nats a token", ylim=(3.5, 6.5))
+        ax.legend()
+        figure.savefig(picture, metadata={"Date": None})
+        plt.close(figure)
 
 
 def main() -> None:

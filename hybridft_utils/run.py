@@ -39,7 +39,10 @@ MAJORITY, BAG_OF_WORDS = "majority class", "TF-IDF + logistic regression"
 
 @dataclass
 class MethodResult:
-    """One method with one seed; ``predictions`` are label indices of the test texts in order."""
+    """One method with one seed; ``predictions`` are label indices of the test texts in order.
+
+    ``validation_accuracy`` is that of the parameters (the epoch, the C) that were kept.
+    """
 
     method: str
     seed: int
@@ -49,6 +52,7 @@ class MethodResult:
     total: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int | None = None
+    validation_accuracy: float | None = None
     seconds: float = 0.0
     tuning: str | None = None
     note: str = ""
@@ -73,7 +77,7 @@ class RunResult:
         return (np.array(rows) == np.array(self.test_labels)).astype(int)
 
     def table(self) -> pd.DataFrame:
-        """A row a method: mean and standard deviation over seeds, in percent."""
+        """A row a method, in percent: mean accuracy on validation and on test, its standard deviation over seeds."""
         rows = []
         for method in dict.fromkeys(r.method for r in self.results):
             own = [r for r in self.results if r.method == method]
@@ -81,6 +85,7 @@ class RunResult:
             rows.append(
                 {
                     "method": method,
+                    "validation": np.mean([100 * (r.validation_accuracy or np.nan) for r in own]),
                     "accuracy": np.mean(accuracy),
                     "std": np.std(accuracy, ddof=1) if len(own) > 1 else float("nan"),
                     "macro F1": np.mean([100 * r.test["macro_f1"] for r in own]),
@@ -207,6 +212,7 @@ def run_method(
         count = tuning.count()
         result.trained, result.total = count.trained, count.total
         result.history, result.best_epoch = as_rows(tuned.history), tuned.best.epoch
+        result.validation_accuracy = tuned.best.validation_accuracy
         if config.save_tunings:
             folder = Path(config.output_dir) / f"{method}-seed{seed}"
             tuning.save(folder)
@@ -276,8 +282,9 @@ def baselines(
     made = []
     for name, pipeline, note in ((MAJORITY, majority(pairs[0]), ""), (BAG_OF_WORDS, regression, f"C = {c}")):
         predictions = [int(p) for p in pipeline.predict(list(test.texts))]
-        test_scores = scores(test.labels, predictions, labels)
-        made.append(MethodResult(name, seed, test_scores, predictions, note=note))
+        result = MethodResult(name, seed, scores(test.labels, predictions, labels), predictions, note=note)
+        result.validation_accuracy = float(pipeline.score(list(validation.texts), list(validation.labels)))
+        made.append(result)
     return made
 
 

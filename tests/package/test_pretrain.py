@@ -103,6 +103,7 @@ def test_a_killed_run_goes_on_exactly(data, tmp_path, monkeypatch):
         }
     kept = json.loads((whole / "model" / "tokenizer_config.json").read_text())
     assert kept["model_max_length"] == 16 and (whole / "model" / "training_log.jsonl").is_file()
+    assert "held-out reviews" in (whole / "model" / "loss.svg").read_text()
 
 
 def test_bad_input(data, tmp_path, monkeypatch, capsys):

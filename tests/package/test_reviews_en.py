@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks import reviews_card
 from hybridft_utils.data import BUILTIN, load_reviews
 
 FOLDER = BUILTIN["builtin:reviews-en"]
@@ -111,3 +112,9 @@ def test_no_sentence_of_public_data(rows, data):
             sentence = opening[int(runs_of_six(codes[start : start + 6])[0])]
             assert words[start : start + len(sentence)] != sentence, " ".join(sentence)
     assert found > 0, "some opening of six common words is bound to be found"
+
+
+def test_the_card_shows_what_was_measured():
+    card = reviews_card.CARD.read_text(encoding="utf-8")
+    assert card == reviews_card.filled(card)
+    assert card.count("| irony |") == 1
