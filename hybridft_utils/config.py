@@ -32,7 +32,11 @@ METHOD_NAMES = ("full", "head", "lora", "prefix", "prompt", "adapter", "bitfit")
 
 
 class RunConfig(BaseModel):
-    """Settings of :func:`hybridft_utils.run`; the fields are the parameters of notebook 10."""
+    """Settings of :func:`hybridft_utils.run`; the fields are the parameters of notebook 10.
+
+    ``resume`` goes on behind the methods and seeds that a killed run with the same settings and data finished
+    in ``output_dir``; otherwise everything is trained anew.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -69,6 +73,7 @@ class RunConfig(BaseModel):
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = [0]
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     save_tunings: bool = True
+    resume: bool = False
     output_dir: str = "runs/sentiment"
 
     def __init__(self, **settings: Any):

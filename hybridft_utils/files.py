@@ -30,10 +30,15 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def write_json(path: str | Path, content: Any) -> None:
-    """Write ``content`` as JSON in one step."""
+def write_text(path: str | Path, content: str) -> None:
+    """Write ``content`` in one step."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.write_text(content, encoding="utf-8")
     os.replace(partial, path)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write ``content`` as JSON in one step."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

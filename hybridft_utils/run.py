@@ -25,7 +25,7 @@ from .baselines import HeadOnly
 from .classifiers import Classifier, HeadClassifier, PromptClassifier
 from .config import RunConfig
 from .errors import InputError
-from .files import write_json
+from .files import write_json, write_text
 from .methods import Method
 from .metrics import scores
 from .prompts import PromptTemplate, Verbalizer
@@ -85,7 +85,12 @@ class RunResult:
             rows.append(
                 {
                     "method": method,
-                    "validation": np.mean([100 * (r.validation_accuracy or np.nan) for r in own]),
+                    "validation": np.mean(
+                        [
+                            np.nan if r.validation_accuracy is None else 100 * r.validation_accuracy
+                            for r in own
+                        ]
+                    ),
                     "accuracy": np.mean(accuracy),
                     "std": np.std(accuracy, ddof=1) if len(own) > 1 else float("nan"),
                     "macro F1": np.mean([100 * r.test["macro_f1"] for r in own]),
@@ -126,21 +131,51 @@ def run(config: RunConfig, report: Callable[[str], None] | None = print) -> RunR
         results += baselines(config, seed, data, labels, test)
     for line in results:
         say(f"{line.method}: accuracy {100 * line.test['accuracy']:.1f}% on test")
+    finished = Finished(config, data)
     for method in config.methods:
         for seed in config.seeds[:1] if method == "zero-shot" else config.seeds:
             say(f"\n{method}, seed {seed}")
-            result = run_method(config, method, seed, data, test, say)
+            result = finished.get(method, seed) or run_method(config, method, seed, data, test, say)
+            finished.keep(result)
             say(f"{method}, seed {seed}: accuracy {100 * result.test['accuracy']:.1f}% on test")
             results.append(result)
-    finished = RunResult(
+    whole = RunResult(
         config={n: portable(v) if n in PATHS else v for n, v in config.model_dump().items()},
         labels=labels,
         test_labels=list(test.labels),
         results=results,
         provenance={**provenance(), "data": fingerprint(data), "command": command(config)},
     )
-    finished.save(Path(config.output_dir) / "results.json")
-    return finished
+    whole.save(Path(config.output_dir) / "results.json")
+    finished.forget()
+    return whole
+
+
+class Finished:
+    """Results of a run that is not over yet, so that with ``resume`` a killed run goes on behind them.
+
+    They count only for the same settings and data; the whole run's results take their place.
+    """
+
+    def __init__(self, config: RunConfig, data: DatasetDict):
+        settings = config.model_dump(mode="json", exclude={"output_dir", "resume"})
+        self.head = json.dumps({"settings": settings, "data": fingerprint(data)}, sort_keys=True)
+        self.path = Path(config.output_dir) / "finished.jsonl"
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
+        same = config.resume and lines[:1] == [self.head]
+        self.results = [MethodResult(**json.loads(line)) for line in lines[1:]] if same else []
+
+    def get(self, method: str, seed: int) -> MethodResult | None:
+        return next((r for r in self.results if (r.method, r.seed) == (method, seed)), None)
+
+    def keep(self, result: MethodResult) -> None:
+        if result not in self.results:
+            self.results.append(result)
+        rows = [json.dumps(asdict(r)) for r in self.results]
+        write_text(self.path, "\n".join([self.head, *rows]) + "\n")
+
+    def forget(self) -> None:
+        self.path.unlink(missing_ok=True)
 
 
 @dataclass

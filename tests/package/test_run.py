@@ -98,8 +98,8 @@ def test_same_seed_same_training(llama, tokenizer):
 
 
 def small(model_folder, data_folder, tmp_path, **settings):
-    defaults = {"model": str(model_folder), "dataset": str(data_folder), "epochs": 1, "prefix_length": 4}
-    return RunConfig(**{**defaults, "output_dir": str(tmp_path / "out"), **settings})
+    sizes = {"epochs": 1, "prefix_length": 4, "output_dir": str(tmp_path / "out")}
+    return RunConfig(**{"model": str(model_folder), "dataset": str(data_folder), **sizes, **settings})
 
 
 def test_a_run_end_to_end(model_folder, data_folder, tmp_path):
@@ -126,6 +126,35 @@ def test_a_run_end_to_end(model_folder, data_folder, tmp_path):
     load_tuning(fresh, tmp_path / "out" / hybrid.tuning)
     texts = easy(20).texts
     assert fresh.predict_logits(texts).argmax(-1).tolist() == hybrid.predictions
+
+
+def test_a_killed_run_goes_on_behind_what_it_finished(model_folder, data_folder, tmp_path):
+    settings = {"methods": ["lora"], "seeds": [0, 1, 2], "resume": True}
+    config = small(model_folder, data_folder, tmp_path, **settings)
+    whole = run(
+        small(model_folder, data_folder, tmp_path, **settings, output_dir=str(tmp_path / "whole")), None
+    )
+
+    def killed(line):
+        if line == "\nlora, seed 2":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(config, killed)
+    assert not (tmp_path / "out/results.json").exists()
+    lines = []
+    again = run(config, lines.append)
+    assert sum(line.startswith("Epoch 1/1") for line in lines) == 1, "only the missing seed was trained"
+    assert np.array_equal(again.correct("lora"), whole.correct("lora"))
+    assert not (tmp_path / "out/finished.jsonl").exists()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(config, killed)
+    for other in ({"rank": 2}, {"resume": False}):
+        lines = []
+        changed = small(model_folder, data_folder, tmp_path, **{**settings, **other, "seeds": [0, 1]})
+        run(changed, lines.append)
+        assert sum(line.startswith("Epoch 1/1") for line in lines) == 2, other
 
 
 def test_an_encoder_gets_a_head(encoder, masked_tokenizer, data_folder, tmp_path):
