@@ -3,7 +3,7 @@
 PYTHON ?= python3
 # Extra pip options for PyTorch alone, such as --index-url for a CPU build.
 TORCH_FLAGS ?=
-# Workers for the parts of the tests that run side by side.
+# Processes for what can run side by side: notebooks, tests, studies.
 JOBS ?= 2
 PORT ?= 8000
 
@@ -36,7 +36,7 @@ $(READY): requirements.lock
 	@touch $@
 
 book: $(READY) ## run copies of all notebooks, then render what was run
-	$(BIN)/python tools/run_chain.py _build/executed
+	$(BIN)/python tools/run_chain.py _build/executed $(JOBS)
 	$(BUILD_BOOK) _build/executed --path-output _build/executed
 	@echo; echo "The book: file://$(CURDIR)/_build/executed/_build/html/index.html"
 
