@@ -1,7 +1,7 @@
 """Methods together, and what is right when only some parts of a hybrid are kept.
 
-LoRA alone is the point "rank 8" of the study lora, the adapter alone "sequential 64" of adapters; all share
-seeds, settings and test texts.
+Each method alone is a point of its own study, with the same settings, seeds and test texts: lora's "rank 8",
+prefix's "length 16", adapters' "sequential 64"; and ", 100 texts" of the first two.
 """
 
 from dataclasses import replace
@@ -62,11 +62,11 @@ def point(recipe: Recipe) -> Point:
 
 
 POINTS = {
-    "prefix": Point((PARTS["prefix"],)),
     **{name: Point(tuple(PARTS[p] for p in name.split("+")), probe=inside) for name in HYBRIDS},
     "unipelt": point(unipelt()),
+    "unipelt without gates": point(Recipe(unipelt().methods)),
     "mam": point(mam(bottleneck=128)),  # half the model's width, as 512 is of 1,024 in the paper
-    "prefix, 100 texts": Point((PARTS["prefix"],), FEW),
+    "lora+prefix, 100 texts": Point((PARTS["lora"], PARTS["prefix"]), FEW),
     "unipelt, 100 texts": replace(point(unipelt()), settings=FEW, probe=None),
     "reviews-en": Point((LoRA(), Prefix(init="vocab")), REVIEWS),
 }

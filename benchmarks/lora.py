@@ -77,6 +77,6 @@ POINTS = {
     "rank 8, 100 texts": Point((LoRA(),), FEW, probe=probe),
     "reviews-en": Point(
         (LoRA(),),
-        {"dataset": "builtin:reviews-en", "train_size": 128, "validation_size": 128, "epochs": 2},
+        {"dataset": "builtin:reviews-en", "train_size": 64, "validation_size": 64, "epochs": 1},
     ),
 }

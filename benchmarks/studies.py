@@ -14,7 +14,7 @@ from typing import Any
 from hybridft_utils import RunConfig, run
 from hybridft_utils.results import RESULTS
 
-from . import learning_rates, lora, prefix, prompts
+from . import adapters, full_fine_tuning, hybrid, learning_rates, lora, prefix, prompts
 from .points import run_points
 
 METHODS = ["full", "lora", "prefix", "lora+prefix"]
@@ -59,9 +59,12 @@ def sentiment(name: str, options: argparse.Namespace) -> None:
 #: Points of each study by its name; see :mod:`hybridft_utils.studies`.
 POINTS = {
     "learning-rates": learning_rates.POINTS,
+    "full-fine-tuning": full_fine_tuning.POINTS,
     "prompts": prompts.POINTS,
     "lora": lora.POINTS,
     "prefix": prefix.POINTS,
+    "adapters": adapters.POINTS,
+    "hybrid": hybrid.POINTS,
 }
 
 
