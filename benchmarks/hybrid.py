@@ -5,6 +5,7 @@ prefix's "length 16", adapters' "sequential 64"; and ", 100 texts" of the first 
 """
 
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -20,7 +21,6 @@ from .lora import FEW
 
 REVIEWS = {"dataset": "builtin:reviews-en", "train_size": 128, "validation_size": 128, "epochs": 2}
 PARTS = {"lora": LoRA(), "prefix": Prefix(init="vocab"), "adapter": Adapter()}
-HYBRIDS = ("lora+prefix", "lora+adapter", "prefix+adapter", "lora+prefix+adapter")
 
 
 def gates(tuned: Tuned, texts: list[str]) -> dict[str, float]:
@@ -33,15 +33,15 @@ def gates(tuned: Tuned, texts: list[str]) -> dict[str, float]:
     return {name: round(g.cpu()[..., 0][real].mean().item(), 4) for name, g in tuning.gates().items()}
 
 
-def inside(tuned: Tuned, data: DatasetDict) -> dict[str, Any]:
-    """``kept``: for each choice of kinds, such as "lora" or "lora+prefix" or "" for none, which test texts
-    are right when only these parts stay, as a string of 0 and 1.  ``gates``: see :func:`gates`.
+def inside(tuned: Tuned, data: DatasetDict, smallest: int = 0) -> dict[str, Any]:
+    """``kept``: for each choice of at least ``smallest`` kinds, such as "lora" or "lora+prefix" or "" for none,
+    which test texts are right when only these parts stay, as a string of 0 and 1.  ``gates``: see :func:`gates`.
     """
     classifier, tuning = tuned.classifier, tuned.tuning
     means, state, methods = gates(tuned, data["validation"]["text"][:64]), tuning.state_dict(), tuning.methods
     tuning.detach()
     kept = {}
-    for size in range(len(methods)):
+    for size in range(smallest, len(methods)):
         for chosen in combinations(methods, size):
             if chosen:
                 part = attach(classifier, *chosen, gating=tuning.gating)
@@ -58,14 +58,16 @@ def inside(tuned: Tuned, data: DatasetDict) -> dict[str, Any]:
 def point(recipe: Recipe) -> Point:
     """A published hybrid; its prefix starts like the others here, so that only the parts differ."""
     methods = tuple(replace(m, init="vocab") if isinstance(m, Prefix) else m for m in recipe.methods)
-    return Point(methods, gating=recipe.gating, probe=inside)
+    return Point(methods, gating=recipe.gating, probe=partial(inside, smallest=2))
 
 
 POINTS = {
-    **{name: Point(tuple(PARTS[p] for p in name.split("+")), probe=inside) for name in HYBRIDS},
+    **{"+".join(pair): Point(tuple(PARTS[p] for p in pair)) for pair in combinations(PARTS, 2)},
+    "+".join(PARTS): Point(tuple(PARTS.values()), probe=inside),
     "unipelt": point(unipelt()),
     "unipelt without gates": point(Recipe(unipelt().methods)),
-    "mam": point(mam(bottleneck=128)),  # half the model's width, as 512 is of 1,024 in the paper
+    # The bottleneck is half the model's width, as 512 is of 1,024 in the paper.
+    "mam": replace(point(mam(bottleneck=128)), probe=None),
     "lora+prefix, 100 texts": Point((PARTS["lora"], PARTS["prefix"]), FEW),
     "unipelt, 100 texts": replace(point(unipelt()), settings=FEW, probe=None),
     "reviews-en": Point((LoRA(), Prefix(init="vocab")), REVIEWS),
