@@ -1,7 +1,7 @@
 """Bottleneck adapters: how wide, and behind a sublayer or beside it."""
 
 from hybridft_utils import Adapter
-from hybridft_utils.studies import Point
+from hybridft_utils.experiments.studies import Point
 
 REVIEWS = {"dataset": "builtin:reviews-en", "train_size": 128, "validation_size": 128, "epochs": 2}
 POINTS = {

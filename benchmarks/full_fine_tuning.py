@@ -11,12 +11,12 @@ import torch
 from datasets import DatasetDict
 
 from hybridft_utils import FullFineTuning, HeadOnly, load_reviews
-from hybridft_utils.attach import Tuning
-from hybridft_utils.bag_of_words import tfidf_regression
-from hybridft_utils.classifiers import Classifier
-from hybridft_utils.language_model import token_log_probabilities
-from hybridft_utils.run import Tuned, as_split, subset
-from hybridft_utils.studies import SETTINGS, Point
+from hybridft_utils.classifiers.bag_of_words import tfidf_regression
+from hybridft_utils.classifiers.classifier import Classifier
+from hybridft_utils.experiments.run import Tuned, as_split, subset
+from hybridft_utils.experiments.studies import SETTINGS, Point
+from hybridft_utils.models.scoring import token_log_probabilities
+from hybridft_utils.tuning.attach import Tuning
 
 
 def language_loss(classifier: Classifier, texts: list[str]) -> torch.Tensor:

@@ -14,8 +14,8 @@ import torch
 from datasets import DatasetDict
 
 from hybridft_utils import Adapter, LoRA, Prefix, Recipe, attach, mam, unipelt
-from hybridft_utils.run import Tuned
-from hybridft_utils.studies import Point
+from hybridft_utils.experiments.run import Tuned
+from hybridft_utils.experiments.studies import Point
 
 from .lora import FEW
 

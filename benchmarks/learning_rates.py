@@ -1,7 +1,7 @@
 """Which learning rate suits each method: validation losses over a grid; the test split is not read."""
 
 from hybridft_utils import Adapter, FullFineTuning, HeadOnly, LoRA, Prefix, SoftPrompt
-from hybridft_utils.studies import Point
+from hybridft_utils.experiments.studies import Point
 
 GRID = {
     FullFineTuning(): (1e-4, 3e-4, 1e-3),

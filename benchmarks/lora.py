@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from hybridft_utils import FullFineTuning, LoRA
-from hybridft_utils.attach import Tuning
-from hybridft_utils.classifiers import Classifier
-from hybridft_utils.lora import LoRALinear
-from hybridft_utils.run import Tuned
-from hybridft_utils.studies import Point
+from hybridft_utils.classifiers.classifier import Classifier
+from hybridft_utils.experiments.run import Tuned
+from hybridft_utils.experiments.studies import Point
+from hybridft_utils.methods.lora import LoRALinear
+from hybridft_utils.tuning.attach import Tuning
 
 #: Ranks at which a probe says how much of an update its best approximation keeps.
 RANKS = (1, 2, 8, 32)

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from hybridft_utils.experiments.provenance import portable, provenance
+from hybridft_utils.experiments.results import RESULTS
+from hybridft_utils.experiments.studies import Point, measure
 from hybridft_utils.files import write_json
-from hybridft_utils.provenance import portable, provenance
-from hybridft_utils.results import RESULTS
-from hybridft_utils.studies import Point, measure
 
 SEEDS = range(5)
 #: How the sentences of SST-2 are read, and trained on: bfloat16 takes two thirds of the time where the

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from hybridft_utils import Prefix, PromptClassifier, SoftPrompt
-from hybridft_utils.llama import attention, load_llama
-from hybridft_utils.prefix import PrefixKV
-from hybridft_utils.run import Tuned
-from hybridft_utils.studies import Point
+from hybridft_utils.experiments.run import Tuned
+from hybridft_utils.experiments.studies import Point
+from hybridft_utils.methods.prefix import PrefixKV
+from hybridft_utils.models.llama import attention, load_llama
 
 
 def mixture(query: Tensor, key: Tensor, value: Tensor, prefix: PrefixKV, kept: list[Tensor]) -> Tensor:

@@ -3,7 +3,7 @@ learn from few texts: each seed draws its own, and validation has as many as tra
 """
 
 from hybridft_utils import FullFineTuning, SoftPrompt
-from hybridft_utils.studies import Point
+from hybridft_utils.experiments.studies import Point
 
 #: The second is the template of source article A, in English.
 WORDINGS = (

@@ -15,9 +15,9 @@ import torch
 from tqdm import tqdm
 
 from hybridft_utils import Adapter, FullFineTuning, LoRA, Prefix, SoftPrompt, attach, load_base
+from hybridft_utils.experiments.provenance import provenance
+from hybridft_utils.experiments.results import RESULTS
 from hybridft_utils.files import write_json
-from hybridft_utils.provenance import provenance
-from hybridft_utils.results import RESULTS
 
 BATCH_SIZE, LENGTH, ROUNDS, WARM_UP = 16, 64, 30, 3
 METHODS = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridft_utils import RunConfig, run
-from hybridft_utils.results import RESULTS
+from hybridft_utils.experiments.results import RESULTS
 
 from . import adapters, full_fine_tuning, hybrid, learning_rates, lora, prefix, prompts
 from .points import run_points
@@ -56,7 +56,7 @@ def sentiment(name: str, options: argparse.Namespace) -> None:
     run(RunConfig(**settings)).save(RESULTS / f"{name}.json")
 
 
-#: Points of each study by its name; see :mod:`hybridft_utils.studies`.
+#: Points of each study by its name; see :mod:`hybridft_utils.experiments.studies`.
 POINTS = {
     "learning-rates": learning_rates.POINTS,
     "full-fine-tuning": full_fine_tuning.POINTS,

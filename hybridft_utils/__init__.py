@@ -1,24 +1,24 @@
 """Shared by the notebooks of the book Hybrid Fine-Tuning."""
 
-from .adapter import Adapter
-from .attach import Tuning, attach
-from .base import load_base
-from .baselines import BitFit, FullFineTuning, HeadOnly
-from .classifiers import HeadClassifier, PromptClassifier
-from .config import RunConfig
-from .data import load_reviews
+from .classifiers.classifier import HeadClassifier, PromptClassifier
+from .classifiers.prompts import PromptTemplate, Verbalizer
 from .errors import InputError
-from .gradients import check_gradient
-from .lora import LoRA
-from .parameters import check_parameters
-from .peft_format import import_peft
-from .prefix import Prefix
-from .prompts import PromptTemplate, Verbalizer
-from .recipes import Recipe, mam, unipelt
-from .run import RunResult, run
-from .saving import load_tuning
-from .soft_prompt import SoftPrompt
-from .sweep import sweep
+from .experiments.config import RunConfig
+from .experiments.run import RunResult, run
+from .experiments.sweep import sweep
+from .methods.adapter import Adapter
+from .methods.baselines import BitFit, FullFineTuning, HeadOnly
+from .methods.lora import LoRA
+from .methods.prefix import Prefix
+from .methods.published import Recipe, mam, unipelt
+from .methods.soft_prompt import SoftPrompt
+from .models.loading import load_base
+from .notebook.gradient_check import check_gradient
+from .notebook.parameters import check_parameters
+from .reviews.reading import load_reviews
+from .tuning.attach import Tuning, attach
+from .tuning.peft_format import import_peft
+from .tuning.saved_folder import load_tuning
 
 __all__ = [
     "Adapter",

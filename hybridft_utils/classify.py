@@ -21,12 +21,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .classifiers import Classifier, HeadClassifier
-from .config import RunConfig
-from .data import ENDINGS, TEXT_COLUMNS, detokenized, ending, find_column, read_file
+from .classifiers.classifier import Classifier, HeadClassifier
 from .errors import InputError
-from .run import build_classifier
-from .saving import SETTINGS, load_tuning, read_settings
+from .experiments.config import RunConfig
+from .experiments.run import build_classifier
+from .reviews.reading import ENDINGS, TEXT_COLUMNS, detokenized, ending, find_column, read_file
+from .tuning.saved_folder import SETTINGS, load_tuning, read_settings
 
 
 def read_texts(source: str, text_column: str | None = None, drop_empty: bool = False) -> Iterator[str]:

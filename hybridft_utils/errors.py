@@ -1,5 +1,9 @@
 """The one exception for bad input."""
 
+from __future__ import annotations
+
+from pydantic import ValidationError
+
 
 class InputError(ValueError):
     """Bad input, said in one sentence: which parameter, what was given, what is accepted."""
@@ -12,3 +16,15 @@ class InputError(ValueError):
     def _render_traceback_(self) -> list[str]:
         """IPython shows these lines in place of a traceback."""
         return [f"{type(self).__name__}: {self}"]
+
+
+def describe(error: ValidationError, accepted_names: list[str]) -> InputError:
+    """The first problem of a pydantic error as one sentence."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"]) or "parameters"
+    if first["type"] == "extra_forbidden":
+        return InputError(name, first["input"], f"no such parameter; known are {', '.join(accepted_names)}")
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        return cause
+    return InputError(name, first["input"], first["msg"].removeprefix("Input should be "))

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+#: The folders that ship with the package: models and the book's own reviews.
+ASSETS = Path(__file__).parent / "assets"
+
 
 @contextmanager
 def atomic_folder(folder: str | Path) -> Iterator[Path]:

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from hybridft_utils.figures import BLUE, FROZEN, GREEN, ORANGE, PURPLE, use_style
+from hybridft_utils.notebook.figures import BLUE, FROZEN, GREEN, ORANGE, PURPLE, use_style
 
 INK = "#222222"
 PALE = "#EFEFEF"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 
 import torch
-from models import tiny
 from peft import LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from tiny_models import tiny
 from torch import Tensor
 
 from hybridft_utils import Tuning, import_peft

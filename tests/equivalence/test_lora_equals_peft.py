@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import KINDS, batch, largest, tiny
 from peft import LoraConfig, get_peft_model
 from peft_side import labels, lora_gradients, peft_lora, same_here
+from tiny_models import KINDS, batch, largest, tiny
 
 from hybridft_utils import LoRA, attach
-from hybridft_utils.lora import LoRALinear
+from hybridft_utils.methods.lora import LoRALinear
 
 TARGETS = {
     "llama": ["q_proj", "v_proj", "down_proj"],

@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import DECODERS, KINDS, batch, largest, real, tiny
 from peft import PrefixTuningConfig, get_peft_model
 from peft_side import labels, peft_prefix, prefix_gradient, same_here
+from tiny_models import DECODERS, KINDS, batch, largest, real, tiny
 
 from hybridft_utils import Prefix, attach
 

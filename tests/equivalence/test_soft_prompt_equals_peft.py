@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import DECODERS, batch, largest, real
 from peft_side import labels, peft_prompt, same_here
+from tiny_models import DECODERS, batch, largest, real
 
 
 def later_labels(inputs, kind):

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from models import batch, jitter, largest, position_ids, real, tiny
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 from peft_side import labels, peft_prefix, peft_prompt, same_here
+from tiny_models import batch, jitter, largest, position_ids, real, tiny
 
 from hybridft_utils import Adapter, InputError, LoRA, Prefix, SoftPrompt, attach, load_tuning
 

@@ -55,8 +55,8 @@ def lessons() -> list[tuple[Path, str, str]]:
     ("path", "name", "source"), lessons(), ids=lambda value: getattr(value, "stem", str(value).split("\n")[0])
 )
 def test_lesson_equals_package(path: Path, name: str, source: str) -> None:
-    _, module, target = name.split(".", 2)
-    package = (ROOT / "hybridft_utils" / f"{module}.py").read_text()
+    _, room, module, target = name.split(".", 3)
+    package = (ROOT / "hybridft_utils" / room / f"{module}.py").read_text()
     assert definition(source, target.rpartition(".")[2]) == definition(package, target)
     assert len(source.splitlines()) <= 60, "a lesson's core is short"
 

@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from hybridft_utils.data import ASSETS
+from hybridft_utils.files import ASSETS
 
 
 @pytest.fixture(scope="session")

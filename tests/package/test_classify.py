@@ -18,7 +18,7 @@ from hybridft_utils import (
     attach,
     classify,
 )
-from hybridft_utils.run import build_classifier
+from hybridft_utils.experiments.run import build_classifier
 
 TEXTS = [
     "I loved it.",

@@ -4,12 +4,12 @@ import re
 
 import pytest
 import torch
-from models import COMMON, batch, jitter, largest
+from tiny_models import COMMON, batch, jitter, largest
 from transformers import PhiConfig, PhiForCausalLM
 
 from hybridft_utils import Adapter, LoRA, Prefix, SoftPrompt, attach, load_tuning
-from hybridft_utils.architectures import ARCHITECTURES
-from hybridft_utils.attach import METHODS
+from hybridft_utils.methods.architectures import ARCHITECTURES
+from hybridft_utils.tuning.attach import METHODS
 
 
 @pytest.fixture

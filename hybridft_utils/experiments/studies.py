@@ -1,0 +1,129 @@
+"""Studies: the same training with one setting changed, several seeds each, kept as a file and plotted.
+
+``benchmarks`` writes the files of ``benchmarks/results``; the chapters read them with :func:`load_study`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from datasets import DatasetDict
+
+from ..errors import InputError
+from ..methods.parts import Method
+from ..tuning.saved_folder import as_entries, from_entries
+from .config import RunConfig
+from .results import RESULTS
+from .run import Tuned, fine_tune
+from .statistics import Estimate, estimate
+
+#: What every study shares: 1,000 training sentences, three epochs.
+SETTINGS: dict[str, Any] = {"train_size": 1000, "epochs": 3, "batch_size": 16}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting of a study: ``methods`` trained together (none: zero-shot) under ``settings``.
+
+    ``settings`` are fields of :class:`RunConfig`; ``test`` is off where the study chooses something,
+    since choices are made on validation.  ``probe`` measures more on the tuned model.
+    """
+
+    methods: tuple[Method, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    gating: str | None = None
+    test: bool = True
+    probe: Callable[[Tuned, DatasetDict], dict[str, Any]] | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Methods, settings and gating as JSON can hold them."""
+        settings = {**SETTINGS, **self.settings}
+        return {"methods": as_entries(self.methods), "settings": settings, "gating": self.gating}
+
+
+def measure(point: Point, seed: int) -> dict[str, Any]:
+    """Train ``point`` with ``seed``: losses in nats, accuracies, and which test texts were right.
+
+    ``correct`` holds a 1 for every test text that was classified correctly, in order, as a string.
+    """
+    config = RunConfig(**point.describe()["settings"])
+    data = config.load_data()
+    start = time.perf_counter()
+    tuned = fine_tune(config, point.methods, seed, data, gating=point.gating)
+    row: dict[str, Any] = {"seed": seed, "seconds": round(time.perf_counter() - start, 1), "trained": 0}
+    if tuned.tuning is not None:
+        row["trained"] = tuned.tuning.count().trained
+        row["train_loss"] = [round(e.loss, 5) for e in tuned.history]
+        row["validation_loss"] = round(tuned.best.validation_loss, 5)
+        row["validation_accuracy"] = round(tuned.best.validation_accuracy, 5)
+    if point.test:
+        predictions = tuned.classifier.predict_logits(data["test"]["text"]).argmax(-1).numpy()
+        right = predictions == np.array(data["test"]["label"])
+        row["test_accuracy"] = round(float(right.mean()), 5)
+        row["correct"] = "".join("1" if r else "0" for r in right)
+    return {**row, **(point.probe(tuned, data) if point.probe else {})}
+
+
+@dataclass
+class Study:
+    """What a study measured; ``points`` describe its settings, ``rows`` hold one training each."""
+
+    name: str
+    points: dict[str, dict[str, Any]]
+    rows: list[dict[str, Any]]
+    provenance: dict[str, Any]
+
+    def of(self, label: str) -> list[dict[str, Any]]:
+        """The rows of one point, a seed each."""
+        if label not in self.points:
+            raise InputError("label", label, f"a point of this study: {', '.join(self.points)}")
+        return sorted((r for r in self.rows if r["point"] == label), key=lambda r: r["seed"])
+
+    def values(self, label: str, column: str) -> np.ndarray:
+        """One column of a point's rows, (seeds,) or (seeds, ...)."""
+        return np.array([row[column] for row in self.of(label)])
+
+    def correct(self, label: str) -> np.ndarray:
+        """1 where a test text was classified correctly, (seeds, texts)."""
+        return np.array([[int(c) for c in row["correct"]] for row in self.of(label)])
+
+    def accuracy(self, label: str) -> Estimate:
+        """Test accuracy with its 95 % interval over seeds and texts."""
+        return estimate(self.correct(label))
+
+    def table(self, labels: Sequence[str] | None = None) -> pd.DataFrame:
+        """A row a point: means over seeds of every single-number column."""
+        kept = {}
+        for label in self.points if labels is None else labels:
+            rows = pd.DataFrame(self.of(label)).drop(columns=["seed", "point"])
+            kept[label] = rows.select_dtypes("number").mean().to_dict() | {"seeds": len(rows)}
+        return pd.DataFrame(kept).T
+
+    def rerun(self, label: str, seed: int = 0) -> dict[str, Any]:
+        """Measure one point again, here and now."""
+        entry = self.points[label]
+        return measure(Point(tuple(from_entries(entry["methods"])), entry["settings"], entry["gating"]), seed)
+
+    def agrees(self, row: dict[str, Any], label: str) -> bool:
+        """Whether a rerun's test accuracy falls in the range of the file's seeds, give or take one
+        standard error of its test split, since another processor rounds differently.
+        """
+        known = self.values(label, "test_accuracy")
+        p, texts = float(known.mean()), self.correct(label).shape[1]
+        margin = (p * (1 - p) / texts) ** 0.5
+        return bool(known.min() - margin <= row["test_accuracy"] <= known.max() + margin)
+
+
+def load_study(name: str) -> Study:
+    """The study kept as ``benchmarks/results/study-NAME.json``."""
+    path = RESULTS / f"study-{name}.json"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem.removeprefix("study-") for p in RESULTS.glob("study-*.json")))
+        raise InputError("name", name, f"a study of this repository: {known}")
+    return Study(**json.loads(path.read_text(encoding="utf-8")))
