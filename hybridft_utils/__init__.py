@@ -3,6 +3,7 @@
 from .classifiers.classifier import HeadClassifier, PromptClassifier
 from .classifiers.prompts import PromptTemplate, Verbalizer
 from .errors import InputError
+from .exercises.grade import check_mine
 from .experiments.config import RunConfig
 from .experiments.run import RunResult, run
 from .experiments.sweep import sweep
@@ -39,6 +40,7 @@ __all__ = [
     "Verbalizer",
     "attach",
     "check_gradient",
+    "check_mine",
     "check_parameters",
     "import_peft",
     "load_base",
