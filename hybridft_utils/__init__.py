@@ -1,7 +1,9 @@
 """Shared by the notebooks of the book Hybrid Fine-Tuning."""
 
-from .classifiers.classifier import HeadClassifier, PromptClassifier
-from .classifiers.prompts import PromptTemplate, Verbalizer
+from .classifiers.head_classifier import HeadClassifier
+from .classifiers.prompt_classifier import PromptClassifier
+from .classifiers.template import PromptTemplate
+from .classifiers.verbalizer import Verbalizer
 from .errors import InputError
 from .exercises.grade import check_mine
 from .experiments.config import RunConfig

@@ -21,7 +21,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .classifiers.classifier import Classifier, HeadClassifier
+from .classifiers.classifier import Classifier
+from .classifiers.head_classifier import HeadClassifier
 from .errors import InputError
 from .experiments.config import RunConfig
 from .experiments.run import build_classifier

@@ -2,3 +2,7 @@
 
 Here belongs how a text becomes a prompt, tokens and label scores.  Training is :mod:`hybridft_utils.experiments`.
 """
+
+from .description import restore
+
+__all__ = ["restore"]

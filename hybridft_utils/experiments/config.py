@@ -16,7 +16,8 @@ from pydantic import (
     field_validator,
 )
 
-from ..classifiers.prompts import PromptTemplate, Verbalizer
+from ..classifiers.template import PromptTemplate
+from ..classifiers.verbalizer import Verbalizer
 from ..errors import InputError, describe
 from ..methods.adapter import Adapter
 from ..methods.baselines import BitFit, FullFineTuning, HeadOnly

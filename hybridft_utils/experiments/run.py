@@ -18,8 +18,11 @@ from datasets import Dataset, DatasetDict
 from sklearn.model_selection import train_test_split
 
 from ..classifiers.bag_of_words import majority, tfidf_regression
-from ..classifiers.classifier import Classifier, HeadClassifier, PromptClassifier
-from ..classifiers.prompts import PromptTemplate, Verbalizer
+from ..classifiers.classifier import Classifier
+from ..classifiers.head_classifier import HeadClassifier
+from ..classifiers.prompt_classifier import PromptClassifier
+from ..classifiers.template import PromptTemplate
+from ..classifiers.verbalizer import Verbalizer
 from ..errors import InputError
 from ..files import write_json, write_text
 from ..methods.architectures import find_architecture

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hybridft_utils import HeadClassifier, InputError, PromptClassifier, PromptTemplate, Verbalizer
-from hybridft_utils.classifiers.classifier import CONTENT_FREE
+from hybridft_utils.classifiers.prompt_classifier import CONTENT_FREE
 
 TEXTS = ["I loved it.", "A long and rather dull evening, to be honest, with two good songs.", "No."]
 WORDS = {"negative": ["terrible", "a waste of time"], "positive": ["great", "a joy"]}

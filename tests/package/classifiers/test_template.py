@@ -8,6 +8,7 @@ from hybridft_utils import InputError, PromptTemplate, Verbalizer
 def test_template_fills_and_cuts_at_the_label():
     template = PromptTemplate("Review: {text} It was {label}.")
     assert template.fill("So {label} good.", "great") == "Review: So {label} good. It was great."
+    assert template.fill("Fine.", "{text} {label}") == "Review: Fine. It was {text} {label}."
     assert template.context("Fine.") == "Review: Fine. It was"
     assert template.label_space == " " and template.label_last
     chinese = PromptTemplate("{text} 这段文字的情感是{label}。")
