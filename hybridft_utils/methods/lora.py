@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..errors import InputError
 from .architectures import ends_with, join
+from .low_rank import LowRankUpdate
 from .parts import Gate, Host, Method, Part, check_choice, check_number, check_whole, place
 
 
@@ -57,6 +58,32 @@ class LoRALinear(nn.Module):
         weight: Tensor = self.base.weight  # type: ignore[assignment]
         delta = self.delta().T if isinstance(self.base, Conv1D) else self.delta()
         weight.copy_(weight.to(delta.dtype) + delta)
+
+
+class FusedLoRALinear(LoRALinear):
+    """:class:`LoRALinear` as one operation (:mod:`hybridft_utils.methods.low_rank`), where that is possible."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.fusible(x):
+            return super().forward(x)
+        weight: Tensor = self.base.weight  # type: ignore[assignment]
+        weight = weight.T if isinstance(self.base, Conv1D) else weight
+        bias: Tensor | None = self.base.bias  # type: ignore[assignment]
+        return LowRankUpdate.apply(x, weight, bias, self.lora_A, self.lora_B, self.scaling)
+
+    def fusible(self, x: Tensor) -> bool:
+        """Whether base and update can be one product: an ordinary frozen layer, no dropout, no gate."""
+        base = self.base
+        weight: Tensor = base.weight  # type: ignore[assignment]
+        return (
+            type(base) in (nn.Linear, Conv1D)
+            and not weight.requires_grad
+            and not (base._forward_hooks or base._forward_pre_hooks)
+            and not (self.training and self.dropout.p)
+            and self.gate is None
+            and weight.dtype == self.lora_A.dtype
+            and (x.dtype == weight.dtype or torch.is_autocast_enabled(x.device.type))
+        )
 
 
 def weight_shape(layer: nn.Module) -> tuple[int, int]:
@@ -123,7 +150,7 @@ class LoRA(Method):
         base = host.root.get_submodule(path)
         rank = next((r for ending, r in self.rank_pattern if ends_with(path, ending)), self.rank)
         alpha = next((a for ending, a in self.alpha_pattern if ends_with(path, ending)), self.alpha)
-        layer = LoRALinear(base, rank, alpha, self.dropout)
+        layer = FusedLoRALinear(base, rank, alpha, self.dropout)
         if self.init == "gaussian":
             nn.init.normal_(layer.lora_A, std=1 / rank)
         layer.gate = host.gate(weight_shape(base)[1])
