@@ -24,7 +24,9 @@ def only_slot_in_last_layer(model: PreTrainedModel, slots: Tensor, tokens: int) 
     A soft prompt moves the slots with the rows it puts in front.  Nothing is left out where more than one
     position is read, and under gradient checkpointing, which computes the layer a second time later.
     """
-    checkpointed = model.is_gradient_checkpointing and model.training
+    checkpointed = model.training and any(
+        getattr(m, "gradient_checkpointing", False) for m in model.modules()
+    )
     if slots.shape[1] != 1 or checkpointed:
         yield
         return

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..errors import InputError
 from ..models.loading import context_length
 from ..notebook.progress import progress
+from .answer_slot import only_slot_in_last_layer
 
 
 class Classifier(nn.Module):
@@ -98,3 +99,10 @@ class Classifier(nn.Module):
         ids = torch.tensor([r + [pad] * (longest - len(r)) for r in rows], device=self.device)
         mask = torch.tensor([[1] * len(r) + [0] * (longest - len(r)) for r in rows], device=self.device)
         return ids, mask
+
+    def at_slots(self, rows: list[list[int]], slots: Tensor) -> Tensor:
+        """The last hidden states at ``slots`` (batch, k): (batch, k, hidden width)."""
+        ids, mask = self.pad(rows)
+        with only_slot_in_last_layer(self.model, slots, ids.shape[1]):
+            hidden = self.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        return hidden.gather(1, slots[..., None].expand(-1, -1, hidden.shape[-1]))

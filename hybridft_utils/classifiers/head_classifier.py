@@ -52,10 +52,11 @@ class HeadClassifier(Classifier):
     def features(self, texts: Sequence[str]) -> Tensor:
         """(batch, hidden width)."""
         encoded = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)
-        ids, mask = self.pad([list(row) for row in encoded.input_ids])
+        rows = [list(row) for row in encoded.input_ids]
+        if self.pooling != "mean":
+            slots = [[len(row) - 1 if self.pooling == "last" else 0] for row in rows]
+            return self.at_slots(rows, torch.tensor(slots, device=self.device))[:, 0]
+        ids, mask = self.pad(rows)
         hidden = self.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
-        if self.pooling == "mean":
-            weights = mask[..., None].to(hidden.dtype)
-            return (hidden * weights).sum(1) / weights.sum(1)
-        slot = mask.sum(1) - 1 if self.pooling == "last" else torch.zeros_like(mask[:, 0])
-        return hidden[torch.arange(len(ids), device=self.device), slot]
+        weights = mask[..., None].to(hidden.dtype)
+        return (hidden * weights).sum(1) / weights.sum(1)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import InputError
@@ -112,10 +113,7 @@ class PromptClassifier(Classifier):
 
     def log_probabilities(self, rows: list[list[int]], slots: Tensor) -> Tensor:
         """Log-probabilities of the vocabulary at ``slots`` (batch, k): (batch, k, vocabulary)."""
-        ids, mask = self.pad(rows)
-        hidden = self.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
-        at_slots = hidden.gather(1, slots[..., None].expand(-1, -1, hidden.shape[-1]))
-        return self.model.get_submodule(self._head)(at_slots).float().log_softmax(-1)
+        return self.model.get_submodule(self._head)(self.at_slots(rows, slots)).float().log_softmax(-1)
 
     def word_scores(self, texts: Sequence[str]) -> Tensor:
         """Log-probability of each label word, (batch, words)."""
@@ -146,8 +144,28 @@ class PromptClassifier(Classifier):
             raise InputError("texts", f"a text with {self.tokenizer.mask_token}", "texts without mask tokens")
         return found
 
+    def loss(self, texts: Sequence[str], label_indices: Sequence[int] | Tensor) -> Tensor:
+        """Mean cross-entropy in nats per text.
+
+        Where every label word is one token, the vocabulary's normaliser is the same for all labels and cancels,
+        so only the label words' rows of the output matrix are needed.
+        """
+        head = self.model.get_submodule(self._head)
+        if not self.causal or type(head) is not nn.Linear or any(len(tokens) > 1 for _, tokens in self.words):
+            return super().loss(texts, label_indices)
+        rows = self.encode_all(texts)
+        slots = torch.tensor([[len(row) - 1] for row in rows], device=self.device)
+        words = torch.tensor([tokens[0] for _, tokens in self.words], device=self.device)
+        bias = None if head.bias is None else head.bias[words]
+        scores = F.linear(self.at_slots(rows, slots)[:, 0], head.weight[words], bias).float()
+        target = torch.as_tensor(label_indices, device=self.device)
+        return F.cross_entropy(self.label_scores(scores), target)
+
     def logits(self, texts: Sequence[str]) -> Tensor:
-        scores = self.word_scores(texts)
+        return self.label_scores(self.word_scores(texts))
+
+    def label_scores(self, scores: Tensor) -> Tensor:
+        """Scores of label words (batch, words) to calibrated scores of labels (batch, labels)."""
         columns = []
         for index in range(len(self.labels)):
             own = scores[:, [p for p, (label, _) in enumerate(self.words) if label == index]]
