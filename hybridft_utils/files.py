@@ -1,47 +1,163 @@
-"""Write files and folders so that a reader never sees them half-written."""
+"""Read and write files whole: every file of the package is written by :func:`replacing`.
+
+A reader finds what a file held before or what it holds now, never a part, whatever stops the writer.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+from safetensors.torch import save
+from torch import Tensor
+
+from .errors import InputError
 
 #: The folders that ship with the package: models and the book's own reviews.
 ASSETS = Path(__file__).parent / "assets"
 
+LOCK = ".hybridft.lock"
+TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial")
+
 
 @contextmanager
-def atomic_folder(folder: str | Path) -> Iterator[Path]:
-    """A new folder to fill; it takes the place of ``folder`` only once it is complete."""
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    old = fresh.with_name(f"{fresh.name}-old")
+def replacing(path: str | Path) -> Iterator[Path]:
+    """The path of a new file to write; the file takes the place of ``path`` once the block is complete.
+
+    Folders on the way are created.  A symbolic link at ``path`` stays, and the file that it names is replaced.
+    If the block fails, ``path`` is as it was and the new file is removed.  Raises :class:`InputError` where
+    the file cannot be written: a full disk, a read-only place, a folder at ``path``.
+    """
+    with writable("file", path):
+        target = Path(os.path.realpath(path))
+        if target.exists() and not target.is_file():
+            raise InputError("file", str(path), "a regular file, or a name that is not taken")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = target.with_name(f".{uuid4().hex}.partial")
+        try:
+            yield fresh
+            with fresh.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(fresh, target)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def writable(parameter: str, path: str | Path) -> Iterator[None]:
+    """Turn what the operating system refuses about ``path`` into an :class:`InputError`."""
     try:
-        yield fresh
-        fresh.chmod(0o755)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(fresh, folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if "\0" in str(path):
+            raise InputError(parameter, str(path), "a path without NUL characters")
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(parameter, str(path), f"a place that can be written to ({reason})") from error
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Replace the content of ``path`` in one step, as :func:`replacing` does."""
+    with replacing(path) as fresh:
+        fresh.write_bytes(content)
 
 
 def write_text(path: str | Path, content: str) -> None:
-    """Write ``content`` in one step."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(content, encoding="utf-8")
-    os.replace(partial, path)
+    """Replace the content of ``path`` in one step; UTF-8, line breaks as given."""
+    try:
+        write_bytes(path, content.encode())
+    except UnicodeEncodeError as error:
+        given = content[error.start : error.end]
+        raise InputError("file", given, f"text that UTF-8 can hold, for {path}") from error
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write ``content`` as JSON in one step."""
+    """Replace the content of ``path`` by ``content`` as JSON, in one step."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_tensors(
+    path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Replace the content of ``path`` by the tensors of ``state`` as safetensors, in one step."""
+    state = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
+    # Not save_file, which makes a temporary file of its own that only its owner may read.
+    write_bytes(path, save(state, {"format": "pt", **(metadata or {})}))
+
+
+def check_writable(folder: str | Path, parameter: str) -> None:
+    """Try to write into ``folder``, which is created, before any long work; leaves no file behind.
+
+    Raises :class:`InputError` about ``parameter`` if it fails.
+    """
+    with writable(parameter, folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(2**16))
+            probe.flush()
+            os.fsync(probe.fileno())
+
+
+@contextmanager
+def exclusive(folder: str | Path, parameter: str, wait: float = 0.0) -> Iterator[None]:
+    """Hold ``folder``, which is created, alone among all processes that ask for it.
+
+    The operating system drops the lock of a process that dies.  What killed writers left half-written in
+    ``folder`` is removed.  Raises :class:`InputError` about ``parameter`` if another one holds the folder
+    for more than ``wait`` seconds.
+    """
+    place = Path(os.path.realpath(folder)) / LOCK
+    with writable(parameter, folder):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place, timeout=wait)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise InputError(parameter, str(folder), "a folder that no other run is writing to") from error
+    try:
+        with writable(parameter, folder):
+            for left in place.parent.iterdir():
+                if TEMPORARY.fullmatch(left.name):
+                    left.unlink(missing_ok=True)
+        yield
+    finally:
+        # Before the release: whoever waits for this file sees that it is gone, and makes a new one.
+        with suppress(OSError):
+            place.unlink(missing_ok=True)
+        lock.release()
+
+
+def read_json(path: str | Path, parameter: str) -> Any:
+    """What the JSON file ``path`` holds; :class:`InputError` about ``parameter`` if it cannot be read."""
+    return parse(read_text(path, parameter), path, parameter)
+
+
+def read_json_lines(path: str | Path, parameter: str) -> list[Any]:
+    """What each line of ``path`` holds; empty lines are skipped, errors are those of :func:`read_json`."""
+    lines = enumerate(read_text(path, parameter).split("\n"), start=1)
+    return [parse(line, f"{path}, line {number}", parameter) for number, line in lines if line.strip()]
+
+
+def read_text(path: str | Path, parameter: str) -> str:
+    """The UTF-8 text of ``path``; :class:`InputError` about ``parameter`` if it cannot be read."""
+    try:
+        return Path(path).read_bytes().decode()
+    except OSError as error:
+        raise InputError(parameter, str(path), f"a file that can be read ({error.strerror})") from error
+    except ValueError as error:
+        raise InputError(parameter, str(path), f"a UTF-8 file ({error})") from error
+
+
+def parse(text: str, place: str | Path, parameter: str) -> Any:
+    """``text`` as JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(parameter, str(place), f"undamaged JSON ({error})") from error

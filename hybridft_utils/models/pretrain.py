@@ -16,6 +16,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ..errors import InputError, describe
-from ..files import atomic_folder
+from ..files import write_bytes
 
 START, PAD = "<s>", "<pad>"
 
@@ -325,11 +326,14 @@ def pretrain(config: PretrainConfig) -> None:
 def finish(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, config: PretrainConfig) -> None:
     """Write the finished model, half precision, with tokenizer, training log and loss curve."""
     tokenizer.model_max_length = config.context
-    with atomic_folder(config.output_dir / "model") as folder:
-        model.half().save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        shutil.copy(config.output_dir / "log.jsonl", folder / "training_log.jsonl")
-        draw_losses(folder / "training_log.jsonl", folder / "loss.svg")
+    with tempfile.TemporaryDirectory() as made:
+        fresh = Path(made)
+        model.half().save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+        shutil.copy(config.output_dir / "log.jsonl", fresh / "training_log.jsonl")
+        draw_losses(fresh / "training_log.jsonl", fresh / "loss.svg")
+        for file in sorted(fresh.iterdir()):
+            write_bytes(config.output_dir / "model" / file.name, file.read_bytes())
 
 
 def draw_losses(log: Path, picture: Path) -> None:

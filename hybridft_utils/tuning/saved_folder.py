@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..files import atomic_folder, write_json
+from ..files import write_json, write_tensors
 from ..methods.architectures import find_transformer
 from ..methods.parts import Method
 from ..methods.prefix import Prefix
@@ -100,11 +100,9 @@ def write_folder(
     state: dict[str, Tensor],
     weights_name: str,
 ) -> None:
-    """Write a json and a safetensors file into ``folder``, all or nothing."""
-    state = {name: tensor.contiguous().cpu() for name, tensor in state.items()}
-    with atomic_folder(folder) as fresh:
-        save_file(state, fresh / weights_name, metadata={"format": "pt"})
-        write_json(fresh / settings_name, settings)
+    """Write a json and a safetensors file into ``folder``."""
+    write_tensors(Path(folder) / weights_name, state)
+    write_json(Path(folder) / settings_name, settings)
 
 
 def read_settings(folder: str | Path, name: str) -> dict[str, Any]:

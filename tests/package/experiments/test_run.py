@@ -201,18 +201,6 @@ def test_bad_settings_leave_nothing_behind(model_folder, data_folder, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_failed_save_leaves_the_old_folder(tmp_path):
-    from hybridft_utils.files import atomic_folder
-
-    with atomic_folder(tmp_path / "kept") as folder:
-        (folder / "a").write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "kept") as folder:
-        (folder / "a").write_text("half")
-        raise KeyboardInterrupt
-    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
-    assert (tmp_path / "kept" / "a").read_text() == "old"
-
-
 def test_predictions_of_all_seeds_line_up(model_folder, data_folder, tmp_path):
     result = run(small(model_folder, data_folder, tmp_path, methods=["lora"], seeds=[3, 1]), None)
     rows = {r.seed: r.predictions for r in result.results if r.method == "lora"}

@@ -168,7 +168,7 @@ def test_a_failed_save_leaves_the_old_folder(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr("hybridft_utils.tuning.saved_folder.write_json", fail)
+    monkeypatch.setattr("hybridft_utils.tuning.saved_folder.write_tensors", fail)
     with pytest.raises(OSError, match="disk full"):
         tuning.save(folder)
     monkeypatch.undo()
