@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -29,6 +28,13 @@ def describe(inputs: Mapping[str, Any]) -> str:
     )
 
 
+def same(one: Any, other: Any) -> bool:
+    """Equal, tensors entry by entry."""
+    if isinstance(one, tuple):
+        return all(map(same, one, other))
+    return torch.equal(one, other) if isinstance(one, Tensor) else one == other
+
+
 def call(
     function: Callable[..., Any], inputs: Mapping[str, Any], read: Callable[[Any], T], case: str = ""
 ) -> T:
@@ -47,8 +53,7 @@ def call(
         lines = str(error).splitlines() or [""]
         raise Wrong(f"{case} it raises {type(error).__name__}: {lines[0][:200]}") from None
     for (name, before), after in zip(inputs.items(), given, strict=True):
-        equal = torch.equal if isinstance(before, Tensor) else operator.eq
-        if not equal(before, after):
+        if not same(before, after):
             raise Wrong(f"{case} it changes its input {name}: work on a copy")
     return result
 

@@ -12,6 +12,8 @@ from .answers import check
 
 OFF = -math.inf
 
+Pair = tuple[Tensor, Tensor]
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None = None) -> Tensor:
     """softmax(Q K^T / sqrt(d_k)) V over what ``visible`` (queries, keys) allows."""
@@ -71,3 +73,97 @@ def attention(mine: Any) -> None:
             }
             inputs = {"query": query, "key": key, "value": value, "causal": causal}
             check(mine, inputs, attend(query, key, value, visible), mistakes)
+
+
+def prefix_attention(mine: Any) -> None:
+    """``mine(q, k, v, prefix_k, prefix_v, mask) -> output``: attention with trained keys and values in front.
+
+    q, k and v are (batch, T, d), the prefix's keys and values (n, d), the same for every text; mask is boolean
+    (batch, T, T), True where a query may see a key of the text.  Every query sees the whole prefix, and one
+    softmax goes over prefix and text together; the output is (batch, T, d).
+    """
+    q, k, v = (torch.randn(2, 5, 4).mul(2) for _ in range(3))
+    prefix_k, prefix_v = torch.randn(2, 3, 4).mul(2)
+    mask = torch.ones(2, 5, 5, dtype=torch.bool).tril()
+    mask[1, :, 4] = False
+    mask[1, 4, 4] = True
+    front = torch.ones(2, 5, 3, dtype=torch.bool)
+    first_k, first_v = prefix_k.expand(2, -1, -1), prefix_v.expand(2, -1, -1)
+
+    def joined(front: Tensor, scale: float = 1.0, keys: Tensor = first_k, values: Tensor = first_v) -> Tensor:
+        visible = torch.cat([front, mask], 2)
+        return attend(q * scale, torch.cat([keys, k], 1), torch.cat([values, v], 1), visible)
+
+    alone, text = attend(q, first_k, first_v), attend(q, k, v, mask)
+    behind = torch.cat([k, first_k], 1), torch.cat([v, first_v], 1)
+    mistakes = {
+        "the prefix has no effect: it is left out or masked away": text,
+        "the text is missing": alone,
+        "the scores are not divided by the square root of d": joined(front, 2),
+        "the mask of the text is missing": attend(q, torch.cat([first_k, k], 1), torch.cat([first_v, v], 1)),
+        "each query sees only as much of the prefix as of the text: the mask was shifted, not extended": attend(
+            q,
+            torch.cat([first_k, k], 1),
+            torch.cat([first_v, v], 1),
+            torch.ones(2, 5, 8, dtype=torch.bool).tril(),
+        ),
+        "the mask was extended on the other side than keys and values": attend(
+            q, *behind, torch.cat([front, mask], 2)
+        ),
+        "prefix and text have a softmax each; one softmax goes over both": text + alone,
+        "the mean of two attentions is not one softmax over both": (text + alone) / 2,
+        "the prefix's keys stand where its values belong": joined(front, values=first_k),
+        "the prefix's keys and values have changed places": joined(front, keys=first_v, values=first_k),
+    }
+    inputs = {"q": q, "k": k, "v": v, "prefix_k": prefix_k, "prefix_v": prefix_v, "mask": mask}
+    check(mine, inputs, joined(front), mistakes)
+
+
+def hybrid_layer(mine: Any) -> None:
+    """``mine(h, W_q, W_k, W_v, lora_q, lora_v, scale, prefix_k, prefix_v) -> output``: one head of the hybrid.
+
+    h is (batch, T, d), the weights are (d_k, d); lora_q and lora_v are pairs (A: (r, d), B: (d_k, r)) whose product
+    scale * B A is added to W_q and W_v.  The prefix's keys and values are (n, d_k), seen by every position and not
+    touched by LoRA; the text is causal.  The output is (batch, T, d_k).
+    """
+    h = torch.randn(2, 5, 6)
+    weights = [torch.randn(4, 6) for _ in range(3)]
+    lora_q, lora_v = ((torch.randn(2, 6), torch.randn(4, 2)) for _ in range(2))
+    prefix_k, prefix_v = torch.randn(2, 3, 4).mul(2)
+    scale = 0.5
+
+    def head(
+        on_q: Pair | None = lora_q,
+        on_k: Pair | None = None,
+        on_v: Pair | None = lora_v,
+        scale: float = scale,
+        past: bool = True,
+        front: bool = True,
+        times: float = 1.0,
+    ) -> Tensor:
+        """One head with LoRA on the query, key and value; ``front`` False leaves the prefix out."""
+        pairs = zip(weights, (on_q, on_k, on_v), strict=True)
+        q, k, v = (h @ (w + scale * pair[1] @ pair[0] if pair else w).T for w, pair in pairs)
+        visible = torch.ones(5, 5, dtype=torch.bool)
+        visible = visible.tril() if past else visible
+        if front:
+            k = torch.cat([prefix_k.expand(2, -1, -1), k], 1)
+            v = torch.cat([prefix_v.expand(2, -1, -1), v], 1)
+            visible = torch.cat([torch.ones(5, 3, dtype=torch.bool), visible], 1)
+        return attend(q * times, k, v, visible)
+
+    mistakes = {
+        "LoRA is missing": head(scale=0),
+        "LoRA's scale is missing": head(scale=1),
+        "the query has no LoRA": head(on_q=None),
+        "the value has no LoRA": head(on_v=None),
+        "LoRA sits on the key, not on the value": head(on_k=lora_v, on_v=None),
+        "the two LoRA pairs have changed places": head(on_q=lora_v, on_v=lora_q),
+        "the prefix has no effect: it is left out or masked away": head(front=False),
+        "the causal mask is missing": head(past=False),
+        "the scores are not divided by the square root of d_k": head(times=2),
+    }
+    inputs = dict(zip(("W_q", "W_k", "W_v"), weights, strict=True))
+    given = {"h": h, **inputs, "lora_q": lora_q, "lora_v": lora_v, "scale": scale}
+    case = "for h of shape (2, 5, 6), weights of shape (4, 6), LoRA of rank 2 and a prefix of length 3"
+    check(mine, {**given, "prefix_k": prefix_k, "prefix_v": prefix_v}, head(), mistakes, case)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, SupportsFloat
 
-from .answers import Wrong, call, kind
+from torch import Tensor
+
+from .answers import TOLERANCE, Wrong, call, describe, kind
 
 Pair = tuple[str, str]
 
@@ -88,3 +91,59 @@ def strings(value: Any) -> list[str]:
     if odd := [item for item in value if not isinstance(item, str)]:
         raise Wrong(f"it returns a list with {kind(odd[0])} in it, not a list of strings")
     return value
+
+
+def macro_f1(mine: Any) -> None:
+    """``mine(predicted: list[str], truth: list[str]) -> float``: the mean of the classes' F1.
+
+    The classes are those that occur in either list.  A class that is never predicted, or never true, has F1 = 0.
+    """
+    cases = [
+        (["a", "a", "b", "b", "b", "a"], ["a", "b", "b", "b", "b", "a"]),
+        (["a", "a", "b", "b", "c", "c", "c"], ["a", "b", "b", "c", "c", "c", "a"]),
+        (["a", "a", "a"], ["a", "a", "b"]),
+        (["a", "b", "a"], ["a", "a", "a"]),
+    ]
+    for predicted, truth in cases:
+        inputs = {"predicted": predicted, "truth": truth}
+        found = call(mine, inputs, number)
+        classes = sorted({*predicted, *truth})
+        pairs = list(zip(predicted, truth, strict=True))
+        hits = [pairs.count((c, c)) for c in classes]
+        precision = [h / max(predicted.count(c), 1) for h, c in zip(hits, classes, strict=True)]
+        recall = [h / max(truth.count(c), 1) for h, c in zip(hits, classes, strict=True)]
+        f1 = [2 * h / (predicted.count(c) + truth.count(c)) for h, c in zip(hits, classes, strict=True)]
+        count = len(classes)
+        seen = [score for score, c in zip(f1, classes, strict=True) if c in truth]
+        right, p, r = sum(f1) / count, sum(precision) / count, sum(recall) / count
+        mistakes = {
+            "a class that is never true, but predicted, counts too, with F1 = 0": sum(seen) / len(seen),
+            "this is the accuracy, which is also the F1 of all classes pooled": sum(hits) / len(pairs),
+            "this is the F1 of the last class alone": f1[-1],
+            "this is the F1 of the first class alone": f1[0],
+            "the classes are weighted by how often they are true": sum(
+                score * truth.count(c) for score, c in zip(f1, classes, strict=True)
+            )
+            / len(truth),
+            "this is the mean precision": p,
+            "this is the mean recall": r,
+            "average the classes' F1; this is the F1 of the mean precision and the mean recall": 2
+            * p
+            * r
+            / (p + r),
+            "F1 is the harmonic mean of precision and recall; this is the arithmetic one": (p + r) / 2,
+            "this is the sum over the classes": sum(f1),
+        }
+        if abs(found - right) > TOLERANCE:
+            cause = next((why for why, wrong in mistakes.items() if abs(found - wrong) < TOLERANCE), "")
+            sentence = f"for {describe(inputs)} it returns {found:.3f}, not {right:.3f}"
+            raise Wrong(sentence + (cause and f": {cause}"))
+
+
+def number(value: Any) -> float:
+    """Reads a finite number, or says what came instead."""
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat) or isinstance(value, Tensor):
+        raise Wrong(f"it returns {kind(value)}, not a number")
+    if not math.isfinite(float(value)):
+        raise Wrong(f"it returns {float(value)}")
+    return float(value)

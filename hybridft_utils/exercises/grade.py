@@ -10,15 +10,22 @@ import torch
 
 from ..errors import InputError
 from .answers import Wrong
-from .attention import attention
-from .counting import bpe_merge
+from .attention import attention, hybrid_layer, prefix_attention
+from .counting import bpe_merge, macro_f1
 from .gradients import cross_entropy_gradient
+from .layers import adapter, lora_layer, soft_prompt
 
 #: Each exercise's name and its grader, which returns nothing for a right answer and raises Wrong for another.
 GRADERS: dict[str, Callable[[Any], None]] = {
     "01.bpe_merge": bpe_merge,
     "02.cross_entropy_gradient": cross_entropy_gradient,
     "03.attention": attention,
+    "04.macro_f1": macro_f1,
+    "05.soft_prompt": soft_prompt,
+    "06.lora_layer": lora_layer,
+    "07.prefix_attention": prefix_attention,
+    "08.adapter": adapter,
+    "09.hybrid_layer": hybrid_layer,
 }
 
 
