@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from ..errors import InputError
-from .loading import BUILTIN, check_folder
+from .account import check_finite, check_folder, check_names, weight_files
+from .loading import BUILTIN
 
 
 @dataclass(frozen=True)
@@ -186,12 +187,40 @@ class Llama(nn.Module):
 def load_llama(model: str | Path) -> Llama:
     """Load "builtin:movies" or a folder with a Llama in fp32, without transformers.
 
-    Raises :class:`InputError` for a folder without one, or with a part that this file does not have.
+    Every tensor is accounted for.  A copy of the tied embedding as ``lm_head.weight`` and saved rotary
+    frequencies are allowed.  Raises :class:`InputError` for a folder without a Llama, with a part that
+    this file does not have, or with tensors that do not fit its config.json.
     """
     folder = Path(BUILTIN.get(str(model), model))
-    check_folder(folder)
-    config = {"tie_word_embeddings": False, **json.loads((folder / "config.json").read_text())}
-    config |= config.get("rope_parameters") or {}
+    headers = check_folder(folder)
+    shape = read_shape(folder)
+    held = sum(math.prod(size) for _, size in headers.values())
+    if shape.count() > held:
+        given = f"{folder} with {held:,} weights for a model of {shape.count():,} parameters"
+        raise InputError("model", given, "all tensors of the model that its config.json describes")
+    llama, weights = Llama(shape), dict[str, Tensor]()
+    for file in weight_files(folder):
+        weights |= {name.removeprefix("model."): tensor.float() for name, tensor in load_file(file).items()}
+    own = llama.state_dict()
+    different = [(n, weights[n].shape, own[n].shape) for n in own.keys() & weights.keys()]
+    unexpected = weights.keys() - own.keys() - {"lm_head.weight"}
+    check_names(str(folder), own.keys() - weights.keys(), unexpected, [d for d in different if d[1] != d[2]])
+    check_finite(str(folder), weights)
+    head = weights.get("lm_head.weight", weights["embed_tokens.weight"])
+    if not torch.equal(head, weights["embed_tokens.weight"]):
+        given = f"{folder} with an lm_head.weight that is not the embedding"
+        raise InputError("model", given, "a Llama with tied embeddings")
+    llama.load_state_dict({name: weights[name] for name in own})
+    return llama.eval()
+
+
+def read_shape(folder: Path) -> LlamaShape:
+    """The sizes in a folder's config.json; parts that this file does not have are refused."""
+    try:
+        config = {"tie_word_embeddings": False, **json.loads((folder / "config.json").read_text("utf-8"))}
+        config |= config.get("rope_parameters") or {}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError("model", str(folder / "config.json"), "a JSON object") from error
     parts = {
         "model_type": "llama",
         "tie_word_embeddings": True,
@@ -205,12 +234,23 @@ def load_llama(model: str | Path) -> Llama:
         if config.get(name, wanted) != wanted:
             given = f"{folder} with {name} {config[name]!r}"
             raise InputError("model", given, f"a Llama with {name} {wanted!r}")
-    config.setdefault("num_key_value_heads", config["num_attention_heads"])
-    config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
-    llama = Llama(LlamaShape(**{n: config[n] for n in LlamaShape.__dataclass_fields__ if n in config}))
-    file = folder / "model.safetensors"
-    if not file.is_file():
-        raise InputError("model", str(folder), "a folder with all weights in one file model.safetensors")
-    weights = {name.removeprefix("model."): tensor.float() for name, tensor in load_file(file).items()}
-    llama.load_state_dict(weights)
-    return llama.eval()
+    sizes = {n: config[n] for n in LlamaShape.__dataclass_fields__ if config.get(n) is not None}
+    for name in (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+    ):
+        sizes.setdefault(name, 0)  # refused below
+    for name, size in sizes.items():
+        real = isinstance(size, float) and name in ("rope_theta", "rms_norm_eps")
+        if not (real or type(size) is int) or not 0 < size < math.inf:
+            raise InputError("model", f"{folder} with {name} {size!r}", "a config.json with positive sizes")
+    sizes.setdefault("num_key_value_heads", sizes["num_attention_heads"])
+    sizes.setdefault("head_dim", sizes["hidden_size"] // sizes["num_attention_heads"])
+    shape = LlamaShape(**sizes)
+    if shape.head_dim % 2 or shape.num_attention_heads % shape.num_key_value_heads:
+        given = f"{folder} with heads of width {shape.head_dim}, {shape.num_attention_heads} for queries and {shape.num_key_value_heads} for keys"
+        raise InputError("model", given, "an even width, and as many query heads for each key head")
+    return shape

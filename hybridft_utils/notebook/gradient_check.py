@@ -13,12 +13,13 @@ def check_gradient(
 ) -> dict[str, float]:
     """Compare ``derived`` with autograd and with central differences at ``point``.
 
-    ``function`` maps a tensor shaped like ``point`` to a scalar.  All is computed in float64.
-    Returns the largest relative error of each, on the scale of the largest entry of the gradient,
-    as ``{"autograd": ..., "differences": ...}``.
+    ``function`` maps a tensor shaped like ``point`` to a scalar.  Everything is computed in float64.
+    Returns the largest error of each, relative to the largest entry of the gradient, as
+    ``{"autograd": ..., "differences": ...}``.
 
-    Raises ``AssertionError`` where autograd differs by more than 1e-10 or the differences by more
-    than 1e-6: central differences with step h err by O(h^2) + O(1e-16 / h).
+    Raises ``AssertionError`` if autograd differs by more than 1e-10, if the differences do by more than
+    1e-6, or if either comparison yields NaN.  Central differences with step h err by
+    O(h^2) + O(1e-16 / h).
     """
     x = point.detach().double().clone().requires_grad_()
     (autograd,) = torch.autograd.grad(function(x), x)
@@ -40,6 +41,6 @@ def check_gradient(
         "differences": ((derived - differences.view_as(x)).abs().max() / scale).item(),
     }
     for (name, error), limit in zip(errors.items(), (1e-10, 1e-6), strict=True):
-        if error > limit:
+        if not error <= limit:  # so that NaN fails, too
             raise AssertionError(f"derived gradient differs from {name} by {error:.1e} relative")
     return errors

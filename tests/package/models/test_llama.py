@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hybridft_utils import InputError, load_base
@@ -167,12 +168,12 @@ def test_refuses_parts_it_does_not_have(changes: dict, named: str, tmp_path: Pat
         load_llama(tmp_path)
 
 
-def test_refuses_a_folder_without_all_weights_in_one_file(tmp_path: Path) -> None:
+def test_refuses_a_folder_without_weights(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.json"):
         load_llama(tmp_path)
     saved(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00002.safetensors")
-    with pytest.raises(InputError, match=r"one file model\.safetensors"):
+    with pytest.raises(InputError, match=r"model\.safetensors or its index"):
         load_llama(tmp_path)
 
 
@@ -182,4 +183,72 @@ def test_a_config_that_does_not_say_so_is_not_tied(tmp_path: Path) -> None:
     del config["tie_word_embeddings"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="tie_word_embeddings False"):
+        load_llama(tmp_path)
+
+
+def edit(folder: Path, change) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+@torch.no_grad()
+def test_loads_a_copy_of_the_tied_matrix_and_saved_frequencies(tmp_path: Path) -> None:
+    theirs, ids = saved(tmp_path), torch.randint(50, (2, 9))
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(
+        json.dumps(config | {"head_dim": None, "num_key_value_heads": None})
+    )
+    embedding = "model.embed_tokens.weight"
+    edit(tmp_path, lambda t: t.update({"lm_head.weight": t[embedding].clone()}))
+    edit(tmp_path, lambda t: t.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(3)}))
+    assert (load_llama(tmp_path)(ids) - theirs(ids).logits).abs().max() <= 1e-5
+    edit(tmp_path, lambda t: t["lm_head.weight"].add_(1))
+    with pytest.raises(InputError, match=r"lm_head\.weight that is not the embedding"):
+        load_llama(tmp_path)
+
+
+EDITS = {
+    "remove": lambda t, n: t.pop(n),
+    "rename": lambda t, n: t.update({f"{n}_2": t.pop(n)}),
+    "reshape": lambda t, n: t.update({n: torch.cat([t[n], t[n][:1]])}),
+    "poison": lambda t, n: t[n].view(-1)[0].fill_(torch.nan),
+    "quantise": lambda t, n: t.update({n: t[n].to(torch.int8)}),
+    "shrink": lambda t, n: t.update({n: t[n].to(torch.float8_e5m2)}),
+    "add": lambda t, n: t.update({f"{n}.bias": torch.ones(2)}),
+}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_one_changed_tensor_is_refused(data, tmp_path: Path) -> None:
+    saved(tmp_path)
+    name = data.draw(st.sampled_from(sorted(load_file(tmp_path / "model.safetensors"))))
+    change = EDITS[data.draw(st.sampled_from(sorted(EDITS)))]
+    edit(tmp_path, lambda tensors: change(tensors, name))
+    with pytest.raises(InputError, match=f"{name.removeprefix('model.')}|weights for a model of"):
+        load_llama(tmp_path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_one_changed_size_is_refused(data, tmp_path: Path) -> None:
+    saved(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    name = data.draw(st.sampled_from([*list(TINY)[:6], "head_dim"]))
+    values = st.one_of(
+        st.integers(-2, 120), st.sampled_from([10**9, 10**30, 1.5, "many", [], True, math.nan])
+    )
+    value = data.draw(values.filter(lambda v: v != config[name] or v is True))
+    (tmp_path / "config.json").write_text(json.dumps(config | {name: value}))
+    with pytest.raises(InputError) as caught:
+        load_llama(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("broken", ["", "[]", "{", '{"rope_parameters": 3}', "{}", '{"model_type": "llama"}'])
+def test_a_broken_config_is_refused(broken: str, tmp_path: Path) -> None:
+    saved(tmp_path)
+    (tmp_path / "config.json").write_text(broken)
+    with pytest.raises(InputError):
         load_llama(tmp_path)
