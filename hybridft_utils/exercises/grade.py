@@ -48,16 +48,20 @@ def check_mine(name: str, mine: Any) -> Grade:
 
     Returns a :class:`Grade`: true or false, and one sentence that says what is wrong and for which input.
     Mistakes in ``mine`` never raise.  Each grader's docstring, in this room, says what ``mine`` is called with.
-    The random state stays as it was.
+    Inputs are float32 whatever the default dtype is.  The random state and the default dtype stay as they were.
 
     Raises :class:`InputError` for a name that no exercise has.
     """
     if not isinstance(name, str) or name not in GRADERS:
         raise InputError("name", name, f"one of {', '.join(GRADERS)}")
+    default = torch.get_default_dtype()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
+        torch.set_default_dtype(torch.float32)
         try:
             GRADERS[name](mine)
         except Wrong as wrong:
             return Grade(name, str(wrong))
+        finally:
+            torch.set_default_dtype(default)
     return Grade(name)

@@ -48,6 +48,19 @@ def test_a_right_answer_is_true_and_leaves_the_random_state() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_a_notebook_in_float64_is_graded_alike() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        grade = check_mine(
+            "02.cross_entropy_gradient",
+            lambda z, y: (z.softmax(1) - torch.nn.functional.one_hot(y, z.shape[1])) / len(y),
+        )
+        assert grade, grade
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("name", ["03.atention", 3, None, ["03.attention"]])
 def test_an_unknown_name_lists_the_names(name: object) -> None:
     with pytest.raises(InputError, match=r"accepted: one of 01\.bpe_merge, 02\."):
