@@ -26,7 +26,9 @@ from .classifiers.head_classifier import HeadClassifier
 from .errors import InputError
 from .experiments.config import RunConfig
 from .experiments.run import build_classifier
-from .reviews.reading import ENDINGS, TEXT_COLUMNS, detokenized, ending, find_column, read_file
+from .reviews.detokenizing import detokenized
+from .reviews.reading import TEXT_COLUMNS, find_column
+from .reviews.tables import ENDINGS, ending, read_table
 from .tuning.saved_folder import SETTINGS, load_tuning, read_settings
 
 
@@ -40,7 +42,7 @@ def read_texts(source: str, text_column: str | None = None, drop_empty: bool = F
     if source != "-" and not path.is_file():
         raise InputError("file", source, "a file that exists, or - for standard input")
     if source != "-" and ending(path) in ENDINGS:
-        frame = read_file(path)
+        frame = read_table(path)
         column = find_column({"train": frame}, text_column, TEXT_COLUMNS, "text_column")
         return without_empty(frame[column].fillna("").astype(str), "row", drop_empty)
     if text_column is not None:

@@ -25,7 +25,7 @@ from ..experiments.provenance import fingerprint, portable, provenance
 from ..experiments.statistics import Estimate
 from ..files import write_json
 from ..notebook.progress import progress
-from ..reviews.reading import read_frames
+from ..reviews.splits import read_splits
 from .loading import context_length, load_base
 from .pretrain import clean
 
@@ -173,7 +173,7 @@ def imdb_bits_per_character(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str = "stanfordnlp/imdb"
 ) -> dict[str, Any]:
     """Bits per character on 2,000 fixed IMDB test reviews, lower-cased and without line-break tags."""
-    test = read_frames(source).get("test", ())
+    test = read_splits(source).get("test", ())
     if len(test) != IMDB_TEST_SPLIT:
         raise InputError("data", f"{source} with {len(test)} test reviews", f"IMDB, with {IMDB_TEST_SPLIT}")
     chosen = sorted(np.random.default_rng(0).choice(IMDB_TEST_SPLIT, IMDB_REVIEWS, replace=False))

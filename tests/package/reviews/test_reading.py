@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from hybridft_utils import InputError, load_reviews
-from hybridft_utils.reviews.reading import detokenized
+from hybridft_utils.reviews.detokenizing import detokenized
 
 ROWS = [(f"review number {i} is {'good' if i % 2 else 'bad'}", i % 2) for i in range(40)]
 FRAME = pd.DataFrame(ROWS, columns=["text", "label"])
@@ -71,9 +71,36 @@ def test_drop_empty(tmp_path):
     frame = FRAME.copy()
     frame.loc[3, "text"] = "  "
     path = write(tmp_path, "r.csv", frame)
-    with pytest.raises(InputError, match="empty text in row 4"):
+    with pytest.raises(InputError, match="no text in row 4 of the train split"):
         load_reviews(path)
-    assert sum(len(rows) for rows in load_reviews(path, drop_empty=True).values()) == 39
+    data = load_reviews(path, drop_empty=True)
+    assert sorted(t for rows in data.values() for t in rows["text"]) == sorted(FRAME["text"].drop(3))
+
+
+@pytest.mark.parametrize("index", [[0] * 40, [f"row {i}" for i in range(40)], range(39, -1, -1)])
+def test_drop_empty_drops_the_right_rows_of_a_parquet_file_with_any_index(tmp_path, index):
+    frame = FRAME.astype({"label": object})
+    frame.loc[3, "text"], frame.loc[5, "label"] = " ", None
+    frame.set_axis(index).to_parquet(tmp_path / "r.parquet")
+    with pytest.raises(InputError, match="no text in row 4 "):
+        load_reviews(tmp_path / "r.parquet")
+    data = load_reviews(tmp_path / "r.parquet", drop_empty=True)
+    assert sorted(t for rows in data.values() for t in rows["text"]) == sorted(FRAME["text"].drop([3, 5]))
+
+
+def test_rows_keep_their_numbers_when_others_are_dropped(tmp_path):
+    frame = FRAME.astype({"label": object})
+    frame.loc[3, "text"], frame.loc[8, "label"] = "", "7"
+    write(tmp_path, "train.csv")
+    write(tmp_path, "test.csv", frame)
+    refused("label: got '7 in row 9 of the test split'", tmp_path, drop_empty=True)
+
+
+def test_a_label_that_only_rows_without_text_have_is_no_label(tmp_path):
+    frame = FRAME.astype({"label": object})
+    frame.loc[3, "text"], frame.loc[3, "label"] = "", "7"
+    data = load_reviews(write(tmp_path, "r.csv", frame), drop_empty=True)
+    assert data["train"].features["label"].names == ["negative", "positive"]
 
 
 def refused(message, source, **options):
@@ -98,7 +125,7 @@ def test_bad_files(tmp_path):
     (tmp_path / "broken.csv.gz").write_bytes(gzip.compress(b"text,label\na,1\n")[:-9])
     refused("readable csv", tmp_path / "broken.csv.gz")
     (tmp_path / "notes.txt").write_text("hello")
-    refused("csv, tsv, jsonl, parquet", tmp_path / "notes.txt")
+    refused("csv, tsv, json, jsonl, parquet", tmp_path / "notes.txt")
     refused("train", tmp_path)
 
 
@@ -107,11 +134,15 @@ def test_bad_columns_and_labels(tmp_path):
     refused("text_column: got 'body'.*text, label", path, text_column="body")
     nameless = write(tmp_path, "n.csv", FRAME.rename(columns={"label": "stars"}))
     refused("label_column: got 'no column named label or sentiment'", nameless)
-    for split, labels in (("train", [0, 1] * 20), ("test", [0, 7] * 20)):
-        write(tmp_path, f"{split}.csv", FRAME.assign(label=labels))
-    refused("label: got '7 in row 2'", tmp_path)
     refused("two different labels", write(tmp_path, "one.csv", FRAME.assign(label="good")))
     refused("enough rows", write(tmp_path, "two.csv", FRAME.head(2)))
+    refused("^seed: got -1", path, seed=-1)
+
+
+def test_ten_rows_are_enough(tmp_path):
+    data = load_reviews(write(tmp_path, "r.csv", FRAME.head(10)))
+    assert {split: len(rows) for split, rows in data.items()} == {"train": 6, "validation": 2, "test": 2}
+    assert set(data["test"]["label"]) == set(data["validation"]["label"]) == {0, 1}
 
 
 def test_unknown_sources():

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from benchmarks import reviews_card
-from hybridft_utils.reviews.reading import BUILTIN, load_reviews
+from hybridft_utils.reviews.reading import load_reviews
+from hybridft_utils.reviews.splits import BUILTIN
 
 FOLDER = BUILTIN["builtin:reviews-en"]
 SPLITS = {"train": 600, "validation": 200, "test": 700}
