@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..errors import InputError
 from ..experiments.provenance import fingerprint, portable, provenance
 from ..experiments.statistics import Estimate
-from ..files import write_json
+from ..files import check_writable, write_json
 from ..notebook.progress import progress
 from ..reviews.splits import read_splits
+from .corpus import clean
 from .loading import context_length, load_base
-from .pretrain import clean
 
 IMDB_REVIEWS, IMDB_TEST_SPLIT = 2_000, 25_000
 
@@ -196,6 +197,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="JSON file to write")
     given = parser.parse_args()
     try:
+        check_writable(Path(given.out).parent, "out")
         found = imdb_bits_per_character(*load_base(given.model), given.data)
     except InputError as error:
         raise SystemExit(str(error)) from error
