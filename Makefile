@@ -10,7 +10,9 @@ PORT ?= 8000
 BIN := .venv/bin
 READY := .venv/ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-BUILD_BOOK := $(BIN)/jupyter-book build --all -W -n --keep-going
+# Runs a command in silence; what it prints is kept in _build/log/NAME.log and shown if it fails.
+QUIET := @tools/quiet
+BUILD_BOOK := $(QUIET) html $(BIN)/jupyter-book build --all -W -n --keep-going
 
 export PYTHONNOUSERSITE := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
@@ -29,18 +31,23 @@ setup: $(READY) ## create .venv with the locked dependencies
 $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11'; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(PIP) install $(shell grep '^torch==' requirements.lock) $(TORCH_FLAGS)
-	$(PIP) install --no-deps --requirement requirements.lock
-	$(PIP) install --no-deps --no-build-isolation --editable .
+	@echo 'Setting up .venv, two to five minutes with a fast connection; pip writes to _build/log.'
+	$(QUIET) venv $(PYTHON) -m venv .venv
+	@echo '  PyTorch'
+	$(QUIET) pytorch $(PIP) install $(shell grep '^torch==' requirements.lock) $(TORCH_FLAGS)
+	@echo '  everything else in requirements.lock'
+	$(QUIET) dependencies $(PIP) install --no-deps --requirement requirements.lock
+	$(QUIET) package $(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 book: $(READY) ## run copies of all notebooks, then render what was run
-	$(BIN)/python tools/run_chain.py _build/executed $(JOBS)
+	@$(BIN)/python tools/run_chain.py _build/executed '$(JOBS)'
+	@echo 'Rendering the pages: about half a minute.'
 	$(BUILD_BOOK) _build/executed --path-output _build/executed
 	@echo; echo "The book: file://$(CURDIR)/_build/executed/_build/html/index.html"
 
 html: $(READY) ## render the committed outputs
+	@echo 'Rendering the pages: about half a minute.'
 	$(BUILD_BOOK) .
 	@echo; echo "The book: file://$(CURDIR)/_build/html/index.html"
 
@@ -77,24 +84,24 @@ mutations: $(READY) ## break the methods line by line; the tests must notice eac
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutations.py
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab --version >/dev/null 2>&1 || $(PIP) install --constraint requirements.lock jupyterlab==4.6.6
+	$(BIN)/jupyter lab --version >/dev/null 2>&1 || tools/quiet lab $(PIP) install --constraint requirements.lock jupyterlab==4.6.6
 	$(BIN)/jupyter lab notebooks
 
 studies: $(READY) ## measure what the chapters show (NAMES=... for some, SST2=... ENCODER=... for folders)
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.studies $(or $(NAMES),all) --jobs $(JOBS) \
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.studies $(or $(NAMES),all) --jobs '$(JOBS)' \
 	  $(if $(SST2),--sst2 '$(SST2)') $(if $(ENCODER),--encoder '$(ENCODER)')
 
 bench: $(READY) ## measure speed: each method's step against full fine-tuning, side by side
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed
 
 sweep: $(READY) ## run notebook 10 over a grid: make sweep GRID='{"rank": [2, 8]}' JOBS=2
-	$(BIN)/python tools/sweep.py --grid '$(GRID)' --settings '$(or $(SETTINGS),{})' --jobs $(JOBS)
+	@$(BIN)/python tools/sweep.py --grid '$(GRID)' --settings '$(or $(SETTINGS),{})' --jobs '$(JOBS)'
 
 serve: ## serve the rendered book on http://localhost:8000
 	$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
 repo-url: $(READY) ## make repo-url URL=https://... : set the repository's address everywhere
-	$(BIN)/python tools/repo_url.py '$(URL)'
+	@$(BIN)/python tools/repo_url.py '$(URL)'
 
 lock: ## resolve pyproject.toml anew into requirements.lock and environment.yml
 	rm -rf _build/lock

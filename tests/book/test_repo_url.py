@@ -1,5 +1,7 @@
 """``make repo-url`` writes one address into every place, and takes it out again."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -17,7 +19,8 @@ def copy(tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    files = (p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
 @pytest.mark.parametrize("url", ["file:///somewhere/book", "https://github.com/someone/book"])
@@ -43,9 +46,70 @@ def test_address_is_set_everywhere_and_taken_out(copy: Path, url: str) -> None:
     assert contents(copy) == before
 
 
-@pytest.mark.parametrize("url", ['https://x.org/a"b', "git@github.com:a/b", "no address"])
-def test_a_bad_address_changes_nothing(copy: Path, url: str) -> None:
+DEAD = [
+    'https://x.org/a"b',
+    "git@github.com:a/b",
+    "no address",
+    "http://github.com/a/b",
+    "https://github.com",
+    "https://github.com/you",
+    "https://www.github.com/you/book",
+    "https://github.com/you/book/tree/main",
+    "https://github.com/you/..",
+    "https://gitlab.com/you/book/-/tree/main",
+    "https://codeberg.org/you/book/blob/main/README.md",
+]
+
+
+@pytest.mark.parametrize("url", DEAD)
+def test_an_address_without_a_repository_changes_nothing(copy: Path, url: str) -> None:
     before = contents(copy)
     result = set_address(copy, url)
-    assert result.returncode != 0 and "accepted" in result.stderr
+    assert result.returncode != 0 and "; accepted: " in result.stderr
+    assert len(result.stderr.splitlines()) == 1 and contents(copy) == before
+
+
+def test_no_address_at_all_is_one_sentence(copy: Path) -> None:
+    command = [sys.executable, str(copy / "tools" / "repo_url.py")]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode != 0
+    assert result.stderr == "arguments: got []; accepted: one address.\n"
+
+
+@pytest.mark.parametrize("damage", ["CITATION.cff", "README.md", "notebooks/11_after_training.ipynb"])
+def test_either_every_file_changes_or_none(copy: Path, damage: str) -> None:
+    (copy / damage).write_text("nothing to replace here")
+    before = contents(copy)
+    result = set_address(copy, "https://github.com/someone/book")
+    assert result.returncode != 0 and result.stderr.startswith(f"{damage}: got ")
+    assert len(result.stderr.splitlines()) == 1 and contents(copy) == before
+
+
+def test_a_place_that_cannot_be_written_leaves_every_file(copy: Path) -> None:
+    """The disk is full when README.md, the last one, is written."""
+    before = contents(copy)
+    (copy / "tools" / "full_disk.py").write_text(FULL_DISK)
+    command = [sys.executable, str(copy / "tools" / "full_disk.py"), "https://github.com/someone/book"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode != 0 and "No space left" in result.stderr
+    (copy / "tools" / "full_disk.py").unlink()
     assert contents(copy) == before
+
+
+FULL_DISK = """
+import pathlib, sys
+import repo_url
+
+write = pathlib.Path.write_bytes
+
+def full(path, content):
+    if b"badges" in content:
+        raise OSError(28, "No space left on device")
+    return write(path, content)
+
+pathlib.Path.write_bytes = full
+try:
+    repo_url.main(sys.argv[1:])
+except repo_url.InputError as error:
+    sys.exit(str(error))
+"""
