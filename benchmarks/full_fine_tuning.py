@@ -13,7 +13,8 @@ from datasets import DatasetDict
 from hybridft_utils import FullFineTuning, HeadOnly, load_reviews
 from hybridft_utils.classifiers.bag_of_words import tfidf_regression
 from hybridft_utils.classifiers.classifier import Classifier
-from hybridft_utils.experiments.run import Tuned, as_split, subset
+from hybridft_utils.experiments.fine_tune import Tuned
+from hybridft_utils.experiments.splits import as_split, subset
 from hybridft_utils.experiments.studies import SETTINGS, Point
 from hybridft_utils.models.scoring import token_log_probabilities
 from hybridft_utils.tuning.attach import Tuning

@@ -14,7 +14,7 @@ import torch
 from datasets import DatasetDict
 
 from hybridft_utils import Adapter, LoRA, Prefix, Recipe, attach, mam, unipelt
-from hybridft_utils.experiments.run import Tuned
+from hybridft_utils.experiments.fine_tune import Tuned
 from hybridft_utils.experiments.studies import Point
 
 from .lora import FEW

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from hybridft_utils import FullFineTuning, LoRA
 from hybridft_utils.classifiers.classifier import Classifier
-from hybridft_utils.experiments.run import Tuned
+from hybridft_utils.experiments.fine_tune import Tuned
 from hybridft_utils.experiments.studies import Point
 from hybridft_utils.methods.lora import LoRALinear
 from hybridft_utils.tuning.attach import Tuning

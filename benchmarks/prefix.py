@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from hybridft_utils import Prefix, PromptClassifier, SoftPrompt
-from hybridft_utils.experiments.run import Tuned
+from hybridft_utils.experiments.fine_tune import Tuned
 from hybridft_utils.experiments.studies import Point
 from hybridft_utils.methods.prefix import PrefixKV
 from hybridft_utils.models.llama import attention, load_llama

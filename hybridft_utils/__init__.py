@@ -7,7 +7,8 @@ from .classifiers.verbalizer import Verbalizer
 from .errors import InputError
 from .exercises.grade import check_mine
 from .experiments.config import RunConfig
-from .experiments.run import RunResult, run
+from .experiments.results import RunResult
+from .experiments.run import run
 from .experiments.sweep import sweep
 from .methods.adapter import Adapter
 from .methods.baselines import BitFit, FullFineTuning, HeadOnly

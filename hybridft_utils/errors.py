@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copyreg
+
 from pydantic import ValidationError
 
 
@@ -12,6 +14,10 @@ class InputError(ValueError):
         shown = repr(given)
         shown = shown if len(shown) <= 200 else f"{shown[:200]}…"
         super().__init__(f"{parameter}: got {shown}; accepted: {accepted}.")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled as its sentence, so that a worker process can hand it back."""
+        return copyreg.__newobj__, (type(self), *self.args)  # type: ignore[attr-defined]
 
     def _render_traceback_(self) -> list[str]:
         """IPython shows these lines in place of a traceback."""

@@ -9,10 +9,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 
@@ -30,15 +30,22 @@ from ..reviews.reading import load_reviews
 #: Names that ``methods`` may hold, alone or joined by "+".
 METHOD_NAMES = ("full", "head", "lora", "prefix", "prompt", "adapter", "bitfit")
 
+#: What NumPy takes as a seed.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+#: Widths and lengths of what a method adds; more could not be allocated.
+Size = Annotated[int, Field(ge=1, le=2**16)]
+#: Fields that are true or false; for any other field these are no values.
+SWITCHES = ("detokenize", "drop_empty", "calibrate", "save_tunings", "resume")
+
 
 class RunConfig(BaseModel):
     """Settings of :func:`hybridft_utils.run`; the fields are the parameters of notebook 10.
 
-    ``resume`` goes on behind the methods and seeds that a killed run with the same settings and data finished
-    in ``output_dir``; otherwise everything is trained anew.
+    ``resume`` goes on after the methods and seeds that a run with the same settings, data and base model
+    finished in ``output_dir``; otherwise everything is trained anew.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str = "builtin:movies"
     dataset: str = "builtin:reviews-en"
@@ -54,14 +61,14 @@ class RunConfig(BaseModel):
     pooling: Literal["mean", "cls", "last"] = "mean"
     max_length: Annotated[int, Field(ge=8)] | None = None
     methods: list[str] = ["zero-shot", "full", "lora", "prefix", "lora+prefix"]
-    rank: PositiveInt = 8
+    rank: Size = 8
     alpha: PositiveFloat = 16.0
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: str | list[str] = "all-linear"
-    prefix_length: PositiveInt = 16
+    prefix_length: Size = 16
     prefix_init: Literal["random", "vocab"] = "vocab"
-    prompt_length: PositiveInt = 16
-    bottleneck: PositiveInt = 64
+    prompt_length: Size = 16
+    bottleneck: Size = 64
     epochs: PositiveInt = 3
     batch_size: PositiveInt = 16
     learning_rate: PositiveFloat | dict[str, PositiveFloat] | None = None
@@ -70,7 +77,7 @@ class RunConfig(BaseModel):
     clip: PositiveFloat = 1.0
     train_size: PositiveInt | None = None
     validation_size: PositiveInt | None = None
-    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     save_tunings: bool = True
     resume: bool = False
@@ -81,6 +88,14 @@ class RunConfig(BaseModel):
             super().__init__(**settings)
         except ValidationError as error:
             raise describe(error, list(type(self).model_fields)) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        if info.field_name not in SWITCHES and any(isinstance(v, bool) for v in values):
+            raise InputError(str(info.field_name), value, "anything but true or false")
+        return value
 
     @field_validator("methods")
     @classmethod

@@ -51,6 +51,27 @@ def fingerprint(data: DatasetDict) -> dict[str, Any]:
     return found
 
 
+def base_fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of a base model: its configuration, every weight, and its tokenizer."""
+    digest = hashlib.sha256()
+    config = {
+        n: v for n, v in model.config.to_dict().items() if n not in ("transformers_version", "_name_or_path")
+    }
+    vocabulary = tokenizer.get_vocab()
+    merges = ""
+    if tokenizer.is_fast:
+        merges = {
+            n: v
+            for n, v in json.loads(tokenizer.backend_tokenizer.to_str()).items()
+            if n not in ("truncation", "padding")
+        }
+    digest.update(json.dumps([config, vocabulary, merges], sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def portable(path: str) -> str:
     """A model or data name without the folders of this machine above it."""
     return Path(path).name if Path(path).is_absolute() else path

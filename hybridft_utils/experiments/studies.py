@@ -19,8 +19,8 @@ from ..errors import InputError
 from ..methods.parts import Method
 from ..tuning.saved_folder import as_entries, from_entries
 from .config import RunConfig
+from .fine_tune import Tuned, fine_tune
 from .results import RESULTS
-from .run import Tuned, fine_tune
 from .statistics import Estimate, estimate
 
 #: What every study shares: 1,000 training sentences, three epochs.

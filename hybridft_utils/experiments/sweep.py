@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from .config import RunConfig
-from .run import RunResult
+from .results import RunResult
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "10_sentiment_run.ipynb"
 RESULTS, SETTINGS = "results.json", "settings.json"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch.utils.data import DataLoader
 from transformers import get_linear_schedule_with_warmup
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -18,11 +19,12 @@ from ..classifiers.classifier import Classifier
 from ..errors import InputError
 from ..notebook.progress import progress
 from ..tuning.attach import Tuning
+from .splits import Split
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave; losses in nats a text, training loss and accuracy over the epoch."""
+    """What one epoch gave; losses in nats per text, training loss and accuracy over the epoch."""
 
     epoch: int
     loss: float
@@ -34,17 +36,6 @@ class Epoch:
             f"Epoch {self.epoch} - Loss: {self.loss:.4f} - Validation loss: {self.validation_loss:.4f}"
             f" - Accuracy: {100 * self.validation_accuracy:.1f}%"
         )
-
-
-@dataclass(frozen=True)
-class Split:
-    """Texts and their label indices."""
-
-    texts: Sequence[str]
-    labels: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.texts)
 
 
 def train(
@@ -65,15 +56,30 @@ def train(
 ) -> list[Epoch]:
     """Train ``tuning``'s parameters and leave those of the best epoch in the model.
 
-    The best epoch has the lowest validation loss.  Batches hold texts of like length; ``warmup``
+    The best epoch has the lowest validation loss.  Batches hold texts of similar length; ``warmup``
     is the share of the steps in which the rate rises; ``learning_rate`` may be a rate for each
     method's kind.  Runs under ``accelerate launch`` on several processes unchanged.
+
+    Raises :class:`InputError` for settings that cannot work, and as soon as a loss is not finite.
     """
-    if not len(train_split) or not len(validation_split):
-        raise InputError("train_size", len(train_split), "at least one training and one validation text")
+    for name, split in (("train_split", train_split), ("validation_split", validation_split)):
+        if not len(split):
+            raise InputError(name, "no texts", "at least one text")
+    rates = learning_rate.values() if isinstance(learning_rate, Mapping) else [learning_rate]
+    numbers = {"learning_rate": max(rates), "weight_decay": weight_decay, "clip": clip}
+    for name, value in numbers.items():
+        if not math.isfinite(value) or value < 0:
+            raise InputError(name, value, "a finite number, 0 or more")
+    if not 0 <= seed < 2**32:
+        raise InputError("seed", seed, "0 to 2**32 - 1")
+    check_precision(precision)
     set_seed(seed)
     AcceleratorState._reset_state()  # else a process could never train with a second precision
-    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision)
+    accelerator = Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        # An encoder's pooler, say, is trained with the whole model, and no loss depends on it.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
     sampler = LengthGroupedSampler(
         batch_size,
         lengths=[len(text) for text in train_split.texts],
@@ -99,6 +105,7 @@ def train(
             texts = [train_split.texts[i] for i in indices]
             with accelerator.autocast():
                 loss = model(texts, [train_split.labels[i] for i in indices])
+            check_loss(loss.item(), tuning, learning_rate, epoch)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(tuning.parameters(), clip)
             optimizer.step()
@@ -108,11 +115,13 @@ def train(
         with accelerator.autocast():
             logits = classifier.predict_logits(validation_split.texts)
         target = torch.tensor(validation_split.labels)
+        validation_loss = F.cross_entropy(logits, target).item()
+        check_loss(validation_loss, tuning, learning_rate, epoch)
         history.append(
             Epoch(
                 epoch=epoch,
                 loss=total / seen,
-                validation_loss=F.cross_entropy(logits, target).item(),
+                validation_loss=validation_loss,
                 validation_accuracy=(logits.argmax(-1) == target).float().mean().item(),
             )
         )
@@ -125,6 +134,26 @@ def train(
             parameter.copy_(best[name])
     classifier.eval()
     return history
+
+
+def check_precision(precision: str) -> None:
+    """Refuse what this machine would silently replace by single precision."""
+    device = PartialState().device.type
+    if precision == "fp16" and device not in ("cuda", "xpu"):
+        raise InputError(
+            "precision", precision, f"fp32 or bf16, since training in fp16 needs a GPU, not {device}"
+        )
+
+
+def check_loss(loss: float, tuning: Tuning, learning_rate: float | Mapping[str, float], epoch: int) -> None:
+    """Stop a training that has diverged, by the name of its methods."""
+    if math.isfinite(loss):
+        return
+    kinds = [*(m.kind for m in tuning.methods), *(["also_train"] if tuning.also_train else [])]
+    if isinstance(learning_rate, Mapping):
+        learning_rate = {kind: learning_rate[kind] for kind in kinds}
+    accepted = f"a rate at which the loss of {'+'.join(kinds)} stays finite; it was {loss} in epoch {epoch}"
+    raise InputError("learning_rate", learning_rate, accepted)
 
 
 def as_rows(history: list[Epoch]) -> list[dict[str, float]]:
