@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import re
 
 from pydantic import ValidationError
 
@@ -24,10 +25,16 @@ class InputError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
+#: What pydantic adds to a place to say which of several accepted types it means.
+TYPE = re.compile(r"str|int|float|bool|[\w-]+\[.*\]|[a-z]+(-[a-z]+)+")
+
+
 def describe(error: ValidationError, accepted_names: list[str]) -> InputError:
-    """The first problem of a pydantic error as one sentence."""
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"]) or "parameters"
+    """The first problem of a pydantic error as one sentence, as far inside the value as it is known."""
+    problems = [([p for p in e["loc"] if not TYPE.fullmatch(str(p))], e) for e in error.errors()]
+    same = [(place, e) for place, e in problems if place[:1] == problems[0][0][:1]]
+    place, first = max(same, key=lambda problem: len(problem[0]))
+    name = ".".join(map(str, place)) or "parameters"
     if first["type"] == "extra_forbidden":
         return InputError(name, first["input"], f"no such parameter; known are {', '.join(accepted_names)}")
     cause = first.get("ctx", {}).get("error")

@@ -33,7 +33,7 @@ METHOD_NAMES = ("full", "head", "lora", "prefix", "prompt", "adapter", "bitfit")
 #: What NumPy takes as a seed.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 #: Widths and lengths of what a method adds; more could not be allocated.
-Size = Annotated[int, Field(ge=1, le=2**16)]
+Size = Annotated[int, Field(gt=0, le=2**16)]
 #: Fields that are true or false; for any other field these are no values.
 SWITCHES = ("detokenize", "drop_empty", "calibrate", "save_tunings", "resume")
 

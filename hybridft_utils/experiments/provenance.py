@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import subprocess
 from importlib.metadata import version
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from datasets import DatasetDict
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PACKAGES = ("torch", "transformers", "datasets", "peft", "accelerate", "scikit-learn", "numpy")
 
@@ -53,19 +55,15 @@ def fingerprint(data: DatasetDict) -> dict[str, Any]:
 
 def base_fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 of a base model: its configuration, every weight, and its tokenizer."""
-    digest = hashlib.sha256()
-    config = {
-        n: v for n, v in model.config.to_dict().items() if n not in ("transformers_version", "_name_or_path")
-    }
-    vocabulary = tokenizer.get_vocab()
-    merges = ""
+    settings = model.config.to_dict()
+    for name in ("transformers_version", "_name_or_path"):  # the same model by another name
+        settings.pop(name, None)
+    words: dict[str, Any] = {"vocab": tokenizer.get_vocab()}
     if tokenizer.is_fast:
-        merges = {
-            n: v
-            for n, v in json.loads(tokenizer.backend_tokenizer.to_str()).items()
-            if n not in ("truncation", "padding")
-        }
-    digest.update(json.dumps([config, vocabulary, merges], sort_keys=True, default=str).encode())
+        words = json.loads(tokenizer.backend_tokenizer.to_str())
+        for name in ("truncation", "padding"):  # set anew by each call
+            words.pop(name)
+    digest = hashlib.sha256(json.dumps([settings, words], sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -37,7 +37,7 @@ class RunFolder:
     """
 
     def __init__(self, config: RunConfig, key: str):
-        self.output = Path(config.output_dir)
+        self.output, self.key = Path(config.output_dir), key
         kept = kept_result(self.output)
         in_use = {Path(r.tuning).parent.name for r in kept.results if r.tuning} if kept else set()
         names = (f"run-{key}", f"run-{key}-again")
