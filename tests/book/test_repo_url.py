@@ -89,7 +89,7 @@ def test_on_github_a_repository_is_an_owner_and_a_name(tool, owner: str, name: s
     url = f"https://github.com/{owner}/{name}"
     assert tool.checked(url + end) == url
     for dead in (f"https://github.com/{owner}", "/".join([url, *more])):
-        with pytest.raises(InputError, match="^URL: got "):
+        with pytest.raises(InputError, match=r"^URL: got "):
             tool.checked(dead)
 
 
