@@ -21,8 +21,8 @@ from .notebook.gradient_check import check_gradient
 from .notebook.parameters import check_parameters
 from .reviews.reading import load_reviews
 from .tuning.attach import Tuning, attach
-from .tuning.peft_format import import_peft
-from .tuning.saved_folder import load_tuning
+from .tuning.load import load_tuning
+from .tuning.peft_import import import_peft
 
 __all__ = [
     "Adapter",

@@ -1,19 +1,21 @@
 """Classify reviews, one JSON line each, in the order in which they came.
 
-``python -m hybridft_utils.classify --tuning FOLDER reviews.txt`` reads a text file with a review a line, a
-csv, tsv, jsonl or parquet file (gz too), or standard input, and writes lines such as
-``{"text": "Lovely.", "label": "positive", "probability": 0.93}``.  Without ``--tuning`` it answers zero-shot.
+``python -m hybridft_utils.classify FOLDER reviews.csv`` answers with the classifier whose tuning was saved in
+FOLDER (:meth:`hybridft_utils.Tuning.save`), on the model, with the labels and in the prompt it was trained with.
+It reads a text file with a review per line, a csv, tsv, jsonl or parquet file (gz too), or standard input, and
+writes lines such as ``{"text": "Lovely.", "label": "positive", "probability": 0.93}``.  Without a folder it
+answers zero-shot.
 
-FOLDER is the tuning of a classifier, as :func:`hybridft_utils.run` saves it.  It holds the trained tensors and
-not the prompt: give the template, the label words and the other settings that it was trained with, where they
-are not the defaults.  Lines are read and written batch by batch, so memory does not grow with their number;
-tables are read whole.
+A setting that contradicts the saved ones is refused; a tuning that an older version saved holds none, so that
+they are taken from the command line.  Lines are read and written batch by batch, so memory does not grow with
+their number; tables are read whole.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -21,21 +23,27 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import torch
+
+from .classifiers import restore
 from .classifiers.classifier import Classifier
 from .classifiers.head_classifier import HeadClassifier
 from .errors import InputError
 from .experiments.config import RunConfig
 from .experiments.run import build_classifier
+from .files import json_line
+from .models.loading import load_base
 from .reviews.detokenizing import detokenized
 from .reviews.reading import TEXT_COLUMNS, find_column
 from .reviews.tables import ENDINGS, ending, read_table
-from .tuning.saved_folder import SETTINGS, load_tuning, read_settings
+from .tuning.load import load_tuning
+from .tuning.saved_folder import read_settings
 
 
 def read_texts(source: str, text_column: str | None = None, drop_empty: bool = False) -> Iterator[str]:
-    """The reviews of a file, or of standard input for "-", without white space around them.
+    """The reviews of a file, or of standard input for "-", as they are written; of lines, without the line end.
 
-    Raises :class:`InputError` for a file that is missing or cannot be read, and, where they are reached, for
+    Raises :class:`InputError` for a file that is missing or cannot be read, and, when it reaches them, for
     lines that are empty or not UTF-8.
     """
     path = Path(source)
@@ -44,24 +52,31 @@ def read_texts(source: str, text_column: str | None = None, drop_empty: bool = F
     if source != "-" and ending(path) in ENDINGS:
         frame = read_table(path)
         column = find_column({"train": frame}, text_column, TEXT_COLUMNS, "text_column")
-        return without_empty(frame[column].fillna("").astype(str), "row", drop_empty)
+        texts = (value if isinstance(value, str) else "" for value in frame[column])
+        return without_empty(texts, "row", drop_empty)
     if text_column is not None:
         raise InputError("text_column", text_column, f"a column of a {', '.join(ENDINGS)} file, not of lines")
-    return without_empty(lines(sys.stdin.buffer if source == "-" else path.open("rb")), "line", drop_empty)
+    return without_empty(lines(path.open("rb") if source != "-" else standard_input()), "line", drop_empty)
+
+
+def standard_input() -> BinaryIO:
+    if sys.stdin is None:
+        raise InputError("file", "-", "a file, since standard input is closed")
+    return sys.stdin.buffer
 
 
 def lines(stream: BinaryIO) -> Iterator[str]:
     with stream:
         for number, line in enumerate(stream, start=1):
             try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
                 raise InputError("file", f"line {number}", "lines in UTF-8") from error
 
 
 def without_empty(texts: Iterable[str], unit: str, drop_empty: bool) -> Iterator[str]:
-    for number, text in enumerate(map(str.strip, texts), start=1):
-        if text:
+    for number, text in enumerate(texts, start=1):
+        if text.strip():
             yield text
         elif not drop_empty:
             raise InputError("file", f"empty {unit} {number}", f"no empty {unit}s, or --drop_empty")
@@ -70,32 +85,64 @@ def without_empty(texts: Iterable[str], unit: str, drop_empty: bool) -> Iterator
 def classify(
     classifier: Classifier, texts: Iterable[str], batch_size: int = 32, detokenize: bool = False
 ) -> Iterator[list[dict[str, Any]]]:
-    """For each batch of ``texts`` a list of text, label and the label's probability."""
+    """For each batch of ``texts`` a list of text, label and the label's probability.
+
+    Texts are read without the white space around them, as in training, and given back as they are.
+    """
     remaining = iter(texts)
     while batch := list(islice(remaining, batch_size)):
-        read = [detokenized(text) for text in batch] if detokenize else batch
+        read = [detokenized(text) if detokenize else text.strip() for text in batch]
         best = classifier.predict_logits(read, batch_size).softmax(-1).max(-1)
-        yield [
-            {"text": text, "label": classifier.labels[index], "probability": round(p, 6)}
-            for text, index, p in zip(batch, best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
+        rows = []
+        for text, index, p in zip(batch, best.indices.tolist(), best.values.tolist(), strict=True):
+            if not math.isfinite(p):
+                raise InputError("model", f"{p} as a probability", "a model whose scores are finite numbers")
+            rows.append({"text": text, "label": classifier.labels[index], "probability": round(p, 6)})
+        yield rows
 
 
-def tuned_classifier(config: RunConfig, folder: str | None) -> Classifier:
-    """The classifier that ``config`` describes with the tuning in ``folder``, without one for None."""
-    labels = list(config.label_words)
-    if folder is None:
-        classifier = build_classifier(config, labels)
-        if isinstance(classifier, HeadClassifier):
-            raise InputError("tuning", None, "a folder, since the head of this model is not trained yet")
-        return classifier
-    classifier = build_classifier(config, labels, head=trains_head(read_settings(folder, SETTINGS)))
+def zero_shot(config: RunConfig) -> Classifier:
+    """The prompt classifier that ``config`` describes, untrained."""
+    classifier = build_classifier(config, list(config.label_words))
+    if isinstance(classifier, HeadClassifier):
+        raise InputError("tuning", None, "a folder, since the head of this model is not trained yet")
+    return classifier
+
+
+def tuned_classifier(folder: str, given: dict[str, Any]) -> Classifier:
+    """The classifier whose tuning is in ``folder``; ``given`` holds settings of :class:`RunConfig` that were named.
+
+    Raises :class:`InputError` where they contradict the saved ones.
+    """
+    config, saved = RunConfig(**given), read_settings(folder)
+    described = saved.get("classifier")
+    if described is None:
+        classifier = build_classifier(config, list(config.label_words), head=trains_head(saved))
+    else:
+        check_agreement(config, given, described)
+        name = given.get("model") or saved["loaded_from"]
+        if name is None:
+            raise InputError("model", None, "a name or a folder, since the saved tuning names none")
+        model, tokenizer = load_base(name)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        classifier = restore(model.to(device), tokenizer, described)  # type: ignore[arg-type]
     load_tuning(classifier, folder)
     return classifier.eval()
 
 
+def check_agreement(config: RunConfig, given: dict[str, Any], described: dict[str, Any]) -> None:
+    """Refuse a named setting that is not the saved one; those that another kind of classifier reads are ignored."""
+    named = {name: getattr(config, name) for name in given}
+    if "label_words" in named:
+        named["labels"] = list(config.label_words)
+    saved = {**described, **({"calibrate": any(described["prior"])} if "prior" in described else {})}
+    for name in ("labels", "label_words", "template", "calibrate", "pooling", "max_length"):
+        if name in named and named[name] != saved.get(name, named[name]):
+            raise InputError(name, named[name], f"{saved[name]}, as the tuning was trained")
+
+
 def trains_head(settings: dict[str, Any]) -> bool:
-    """Whether a saved tuning brings a head of its own; what is damaged is left to :func:`load_tuning`."""
+    """Whether a tuning of format 1 brings a head; what is damaged is left to :func:`load_tuning`."""
     try:
         kinds = [method["kind"] for method in settings["methods"]]
         return "head" in kinds or "head" in settings["also_train"]
@@ -104,22 +151,27 @@ def trains_head(settings: dict[str, Any]) -> bool:
 
 
 def options() -> dict[str, Any]:
-    """What the command line says; names and defaults are those of :class:`RunConfig`."""
-    default = {name: field.default for name, field in RunConfig.model_fields.items()}
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("file", nargs="?", default="-", help="- or nothing: standard input")
-    parser.add_argument("--model", default=default["model"], help="builtin:movies, a Hub id or a folder")
-    parser.add_argument(
-        "--tuning", help="folder with tuning.json and tuning.safetensors; without one: zero-shot"
+    """What the command line says, and nothing else; names are those of :class:`RunConfig`."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+        argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("--template", default=default["template"])
     parser.add_argument(
-        "--label_words",
-        default=json.dumps(default["label_words"]),
-        help="JSON; for a model with a new head the names alone count, in the order of training",
+        "places",
+        nargs="*",
+        default=[],
+        metavar="FOLDER FILE",
+        help="folder of a saved tuning, then a file;\n- or no file: standard input; no folder: zero-shot",
     )
-    parser.add_argument("--calibrate", action=argparse.BooleanOptionalAction, default=default["calibrate"])
-    parser.add_argument("--pooling", default=default["pooling"])
+    parser.add_argument("--tuning", metavar="FOLDER", help="the same as FOLDER in front of FILE")
+    parser.add_argument("--model", help="builtin:movies, a Hub id or a folder; by default the saved tuning's")
+    parser.add_argument("--template")
+    parser.add_argument(
+        "--label_words", help='JSON such as {"negative": ["terrible"], "positive": ["great"]}'
+    )
+    parser.add_argument("--calibrate", action=argparse.BooleanOptionalAction)
+    parser.add_argument("--pooling")
     parser.add_argument("--max_length", type=int)
     parser.add_argument("--detokenize", action="store_true")
     parser.add_argument("--text_column")
@@ -128,32 +180,46 @@ def options() -> dict[str, Any]:
     return vars(parser.parse_args())
 
 
+def folder_and_file(places: list[str], tuning: str | None) -> tuple[str | None, str]:
+    """The saved tuning, if one is named, and the file to read."""
+    if tuning is None and (len(places) > 1 or (places and Path(places[0]).is_dir())):
+        tuning, *places = places
+    if len(places) > 1:
+        raise InputError("file", places[1], "one file")
+    return tuning, places[0] if places else "-"
+
+
 def run_command() -> None:
     given = options()
-    file, tuning = given.pop("file"), given.pop("tuning")
-    try:
-        given["label_words"] = json.loads(given["label_words"])
-    except ValueError as error:
-        accepted = 'JSON such as {"negative": ["terrible"], "positive": ["great"]}'
-        raise InputError("label_words", given["label_words"], accepted) from error
+    folder, file = folder_and_file(given.pop("places"), given.pop("tuning", None))
+    if "label_words" in given:
+        try:
+            given["label_words"] = json.loads(given["label_words"])
+        except (ValueError, RecursionError) as error:
+            accepted = 'JSON such as {"negative": ["terrible"], "positive": ["great"]}'
+            raise InputError("label_words", given["label_words"], accepted) from error
     config = RunConfig(**given)
     texts = read_texts(file, config.text_column, config.drop_empty)
-    classifier = tuned_classifier(config, tuning)
+    classifier = zero_shot(config) if folder is None else tuned_classifier(folder, given)
     for batch in classify(classifier, texts, config.batch_size, config.detokenize):
-        for row in batch:
-            print(json.dumps(row, ensure_ascii=False))
+        sys.stdout.write("".join(f"{json_line(row)}\n" for row in batch))
         sys.stdout.flush()
 
 
 def main() -> None:
+    if sys.stdout is None:
+        raise SystemExit(str(InputError("standard output", "closed", "a place that can be written to")))
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     try:
         run_command()
     except InputError as error:
         raise SystemExit(str(error)) from error
-    except BrokenPipeError as error:  # whoever read the output has enough
+    except OSError as error:  # a full disk, or a reader that has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from error
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(1) from error
+        reason = InputError("standard output", error.strerror, "a place that can be written to")
+        raise SystemExit(str(reason)) from error
 
 
 if __name__ == "__main__":

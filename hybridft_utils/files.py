@@ -25,6 +25,8 @@ from .errors import InputError
 ASSETS = Path(__file__).parent / "assets"
 
 LOCK = ".hybridft.lock"
+#: What some readers take for the end of a line, and halves of characters, which UTF-8 cannot hold.
+UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial")
 
 
@@ -81,6 +83,12 @@ def write_text(path: str | Path, content: str) -> None:
 def write_json(path: str | Path, content: Any) -> None:
     """Replace the content of ``path`` by ``content`` as JSON, in one step."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def json_line(content: Any) -> str:
+    """``content`` as one line of JSON, whatever its texts hold: no reader breaks it in two, UTF-8 can hold it."""
+    line = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
 
 
 def write_tensors(

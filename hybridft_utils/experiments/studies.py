@@ -17,7 +17,7 @@ from datasets import DatasetDict
 
 from ..errors import InputError
 from ..methods.parts import Method
-from ..tuning.saved_folder import as_entries, from_entries
+from ..methods.registry import as_entries, from_entries
 from .config import RunConfig
 from .fine_tune import Tuned, fine_tune
 from .results import RESULTS

@@ -38,9 +38,11 @@ class Bottleneck(nn.Module):
 
 @dataclass(frozen=True)
 class Adapter(Method):
-    """``placement`` "sequential": behind attention and behind the feed-forward network, as in
+    """Bottleneck adapters of width ``bottleneck``, whose output is multiplied by ``scale``.
+
+    ``placement`` "sequential": after attention and after the feed-forward network, as in
     Houlsby et al. 2019; "parallel": beside the feed-forward network, as in He et al. 2022, who
-    take ``scale`` 4.
+    use ``scale`` 4.
     """
 
     bottleneck: int = 64
@@ -58,6 +60,8 @@ class Adapter(Method):
         places = [(a.mlp_input, a.mlp_output)]
         if self.placement == "sequential":
             places.insert(0, (a.attention, a.attention_output))
+        host.check_width("bottleneck", self.bottleneck)
+        host.check_unshared([join(layer, end) for layer in host.layer_paths() for _, end in places])
         parts = []
         for layer in host.layer_paths():
             for entry, end in places:

@@ -93,14 +93,34 @@ def weight_shape(layer: nn.Module) -> tuple[int, int]:
     return layer.out_features, layer.in_features  # type: ignore[return-value]
 
 
+def endings(given: object) -> tuple[str, ...]:
+    """Several endings of module names."""
+    if not isinstance(given, list | tuple | set) or not all(isinstance(name, str) for name in given):
+        accepted = "'attention', 'mlp', 'all-linear' or a list of endings of module names"
+        raise InputError("target_modules", given, accepted)
+    return tuple(given)
+
+
+def pairs(parameter: str, given: object) -> tuple[tuple[str, float], ...]:
+    """Endings of module names and a value for each."""
+    try:
+        found = tuple(dict(given).items())  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        found = ((None, None),)
+    if not all(isinstance(name, str) for name, _ in found):
+        raise InputError(parameter, given, "a value for each of some endings of module names")
+    return found
+
+
 @dataclass(frozen=True)
 class LoRA(Method):
     """Low-rank updates of linear layers.
 
     ``target_modules``: "attention", "mlp", "all-linear" (both), or endings of module names such as
     ("q_proj", "v_proj").  ``init`` draws A: "kaiming" as in the reference code, "gaussian" with
-    standard deviation 1/rank as PEFT does.  ``rank_pattern`` and ``alpha_pattern`` give single
-    modules another rank or alpha: pairs of an ending of the module's name and the value.
+    standard deviation 1/rank as in PEFT.  ``rank_pattern`` and ``alpha_pattern`` give single
+    modules another rank or alpha: pairs of an ending of the module's name and the value.  Endings
+    that name no linear layer, or in a pattern no adapted one, are refused.
     """
 
     rank: int = 8
@@ -114,9 +134,9 @@ class LoRA(Method):
 
     def __post_init__(self) -> None:
         for name in ("rank_pattern", "alpha_pattern"):
-            object.__setattr__(self, name, tuple(dict(getattr(self, name)).items()))
+            object.__setattr__(self, name, pairs(name, getattr(self, name)))
         if not isinstance(self.target_modules, str):
-            object.__setattr__(self, "target_modules", tuple(self.target_modules))
+            object.__setattr__(self, "target_modules", endings(self.target_modules))
         for rank in (self.rank, *dict(self.rank_pattern).values()):
             check_whole("rank", rank)
         for alpha in (self.alpha, *dict(self.alpha_pattern).values()):
@@ -134,22 +154,32 @@ class LoRA(Method):
         }
         if isinstance(self.target_modules, str) and self.target_modules in groups:
             return [join(layer, n) for layer in host.layer_paths() for n in groups[self.target_modules]]
-        endings = self.target_modules if isinstance(self.target_modules, tuple) else (self.target_modules,)
-        linear = [n for n, m in host.root.named_modules() if isinstance(m, nn.Linear | Conv1D)]
-        for ending in endings or ("",):
+        # A module that two layers share has two names, and is to be found by both.
+        modules = host.root.named_modules(remove_duplicate=False)
+        wanted = self.target_modules if isinstance(self.target_modules, tuple) else (self.target_modules,)
+        linear = [n for n, m in modules if isinstance(m, nn.Linear | Conv1D)]
+        for ending in wanted or ("",):
             if not any(ends_with(n, ending) for n in linear):
                 names = ", ".join(sorted({n.rsplit(".", 1)[-1] for n in linear}))
                 accepted = f"'attention', 'mlp', 'all-linear' or endings of module names ({names})"
                 raise InputError("target_modules", ending, accepted)
-        return [n for n in linear if any(ends_with(n, ending) for ending in endings)]
+        return [n for n in linear if any(ends_with(n, ending) for ending in wanted)]
 
     def parts(self, host: Host) -> list[Part]:
-        return [self.part(host, path) for path in self.targets(host)]
+        paths = self.targets(host)
+        host.check_unshared(paths)
+        for name in ("rank_pattern", "alpha_pattern"):
+            for ending in dict(getattr(self, name)):
+                if not any(ends_with(path, ending) for path in paths):
+                    known = ", ".join(sorted({path.rsplit(".", 1)[-1] for path in paths}))
+                    raise InputError(name, ending, f"endings of the adapted modules' names ({known})")
+        return [self.part(host, path) for path in paths]
 
     def part(self, host: Host, path: str) -> Part:
         base = host.root.get_submodule(path)
         rank = next((r for ending, r in self.rank_pattern if ends_with(path, ending)), self.rank)
         alpha = next((a for ending, a in self.alpha_pattern if ends_with(path, ending)), self.alpha)
+        host.check_width("rank", rank, max(weight_shape(base)))
         layer = FusedLoRALinear(base, rank, alpha, self.dropout)
         if self.init == "gaussian":
             nn.init.normal_(layer.lora_A, std=1 / rank)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,6 +12,9 @@ from transformers import PreTrainedModel
 
 from ..errors import InputError
 from .architectures import Architecture, join, path_of
+
+#: Largest width of a part, in widths of its layer; anything above could only exhaust the memory.
+WIDEST = 64
 
 
 @dataclass
@@ -57,6 +60,15 @@ class Host:
         for index in range(len(self.root.get_submodule(layers))):  # type: ignore[arg-type]
             yield f"{layers}.{index}"
 
+    def check_unshared(self, paths: Sequence[str]) -> None:
+        """Refuse to put parts at ``paths`` where two of them are one module: only the last would be trained."""
+        first: dict[nn.Module, str] = {}
+        for path in paths:
+            other = first.setdefault(self.root.get_submodule(path), path)
+            if other != path:
+                given = f"{other} and {path}, which are one module"
+                raise InputError("model", given, "a model whose layers are modules of their own")
+
     def gate(self, features: int) -> Gate | None:
         """A new gate where the user asked for gating."""
         return Gate(features) if self.gating == "unipelt" else None
@@ -66,6 +78,12 @@ class Host:
         context = self.model.config.max_position_embeddings
         if length >= context:
             raise InputError(parameter, length, f"less than the model's context of {context} tokens")
+
+    def check_width(self, parameter: str, value: int, width: int | None = None) -> None:
+        """Refuse a part that is far wider than the layer it sits in, by default the model's width."""
+        most = WIDEST * (width or self.model.config.hidden_size)
+        if value > most:
+            raise InputError(parameter, value, f"at most {most}, {WIDEST} times the width of the layer")
 
     def start_ids(self, init: str, length: int) -> Tensor:
         """(length,) token ids to start from: "vocab" draws words, "task" repeats the task's text."""

@@ -151,6 +151,8 @@ class Prefix(Method):
 
     def parts(self, host: Host) -> list[Part]:
         host.check_length("prefix_length", self.length)
+        host.check_width("reparam_hidden", self.reparam_hidden or 0)
+        host.check_unshared([join(n, host.architecture.attention) for n in host.layer_paths()])
         hidden = self.reparam_hidden
         heads, head_dim = key_value_shape(host.model.config)
         if hidden is not None:

@@ -1,31 +1,37 @@
-"""What a saved tuning remembers of the base model it was trained on, and comparing two of them."""
+"""What a saved tuning remembers of the base model it was trained on, and comparing a model with that."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
-from transformers import PreTrainedModel
+from torch import Tensor
 
 from ..errors import InputError
+from .attached import Attached
+from .checksums import tensor_checksum
 
 SIZES = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
-def describe_base(root: nn.Module, model: PreTrainedModel, saved: Collection[str]) -> dict[str, Any]:
-    """Sizes, precision, and a checksum of 256 values spread over each parameter.
+def describe_base(tuning: Attached, checksum: Callable[[Tensor], Any] = tensor_checksum) -> dict[str, Any]:
+    """Sizes, precision and a checksum of each parameter of the base that ``tuning`` does not train.
 
-    Parameters in ``saved`` come with the tuning, so they may differ.
+    What is trained in place is saved with the tuning, so it may differ before.
     """
-    sums = {}
-    for name, parameter in root.named_parameters():
-        if name not in saved:
-            values = parameter.detach().flatten()[:: max(1, parameter.numel() // 256)].float()
-            sums[name] = zlib.crc32(values.cpu().numpy().tobytes())
-    sizes = {name: getattr(model.config, name) for name in SIZES}
-    return {**sizes, "dtype": str(model.dtype).removeprefix("torch."), "checksums": sums}
+    model = tuning.model
+    return {
+        **{name: getattr(model.config, name) for name in SIZES},
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "checksums": {name: checksum(parameter) for name, parameter in tuning.frozen_parameters()},
+    }
+
+
+def sampled_checksum(parameter: Tensor) -> int:
+    """Of 256 values spread over ``parameter``, as folders of format 1 hold it."""
+    values = parameter.detach().flatten()[:: max(1, parameter.numel() // 256)].float()
+    return zlib.crc32(values.cpu().numpy().tobytes())
 
 
 def compare_bases(saved: dict[str, Any], given: dict[str, Any]) -> None:
@@ -34,7 +40,7 @@ def compare_bases(saved: dict[str, Any], given: dict[str, Any]) -> None:
         if given[name] != saved.get(name):
             accepted = f"the saved tuning's base with {name}={saved.get(name)}"
             raise InputError("model", f"{name}={given[name]}", accepted)
-    sums = dict(saved.get("checksums", {}))
+    sums = saved["checksums"]
     for name in sorted(sums.keys() | given["checksums"].keys()):
         if given["checksums"].get(name) != sums.get(name):
             raise InputError("model", f"other weights in {name}", "the base model the tuning was trained on")

@@ -7,9 +7,9 @@ import torch
 from tiny_models import COMMON, batch, jitter, largest
 from transformers import PhiConfig, PhiForCausalLM
 
-from hybridft_utils import Adapter, LoRA, Prefix, SoftPrompt, attach, load_tuning
+from hybridft_utils import Adapter, LoRA, Prefix, SoftPrompt, attach, check_mine, load_tuning
 from hybridft_utils.methods.architectures import ARCHITECTURES
-from hybridft_utils.tuning.attach import METHODS
+from hybridft_utils.methods.registry import METHODS
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def example(root, monkeypatch):
     """The names that the code in CONTRIBUTING.md defines."""
     monkeypatch.setitem(ARCHITECTURES, "phi", None)
     monkeypatch.setitem(METHODS, "ia3", None)
-    names = {"__name__": "example"}
+    names = {"__name__": "example", "check_mine": check_mine}
     blocks = re.findall(r"```python\n(.*?)```", (root / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.S)
     for block in blocks:
         exec(compile(block, "CONTRIBUTING.md", "exec"), names)
