@@ -46,6 +46,8 @@ class InputHook:
         cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
         cached = int(cache.get_seq_length()) if cache is not None else 0
         text_before = cached - self.length if cached else 0
+        if self.prompt is not None and mask is None and cache is None:
+            self.check_one_text(kwargs.get("position_ids"))
         positions = self.positions(kwargs.get("position_ids"), mask, given, text_before)
         self.cut = self.prompt is not None and not cached
         if self.cut:
@@ -69,12 +71,22 @@ class InputHook:
             kwargs["position_ids"] = positions
         return (), kwargs
 
+    def check_one_text(self, positions: Tensor | None) -> None:
+        """Refuse positions (batch, tokens) that restart or jump.
+
+        Without a mask transformers takes each stretch for a text of its own, and hides the prompt from all
+        but the first.
+        """
+        if positions is not None and (positions != torch.arange(positions.shape[-1]).to(positions)).any():
+            given = "texts packed into one row, by positions that do not count from 0"
+            raise InputError("position_ids", given, "one text per row together with a soft prompt")
+
     def positions(self, positions: Tensor | None, mask: Any, given: Tensor, text_before: int) -> Any:
         """Where the text's tokens stand, (batch or 1, tokens); None where the model's own choice is right."""
         tokens, moved = given.shape[1], self.shift + self.length
         context = self.inner.config.max_position_embeddings
-        if moved and not self.architecture.rotary and moved + text_before + tokens > context:
-            taken = f"{text_before + tokens} tokens behind {moved} positions of the prompt or prefix"
+        if moved and moved + text_before + tokens > context:
+            taken = f"{text_before + tokens} tokens after {moved} positions of the prompt or prefix"
             raise InputError("input_ids", taken, f"a context of {context} positions together")
         if positions is not None:
             return positions + moved

@@ -9,6 +9,7 @@ import sys
 import pandas as pd
 import pytest
 import torch
+from old_folders import as_format_1
 
 from hybridft_utils import (
     InputError,
@@ -166,11 +167,15 @@ def test_bad_input_is_one_sentence_and_no_success(command, words, message, tmp_p
 
 
 @pytest.mark.parametrize("damage", [{"methods": None}, {"methods": [3]}, {"also_train": None}])
-def test_a_damaged_tuning_is_one_sentence(command, tuned, damage):
+@pytest.mark.parametrize("old", [False, True])
+def test_a_damaged_tuning_is_one_sentence(command, tuned, damage, old):
     folder, _ = tuned
+    if old:
+        as_format_1(folder)
     file = folder / "tuning.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **damage}))
-    with pytest.raises(SystemExit, match=r"folder: got .* as Tuning.save writes it"):
+    message = r"folder: got .* as Tuning.save writes it" if old else "as it was saved"
+    with pytest.raises(SystemExit, match=message):
         command("--tuning", folder, stdin=b"One.")
 
 
@@ -181,7 +186,7 @@ def test_a_table_without_the_column_and_an_encoder_without_a_tuning(command, tmp
     encoder.save_pretrained(tmp_path / "encoder")
     tokenizer.save_pretrained(tmp_path / "encoder")
     with pytest.raises(InputError, match="head of this model is not trained"):
-        classify.tuned_classifier(RunConfig(model=str(tmp_path / "encoder")), None)
+        classify.zero_shot(RunConfig(model=str(tmp_path / "encoder")))
 
 
 def test_as_a_program_it_streams_and_stops_with_its_reader(model_folder, root, tuned):

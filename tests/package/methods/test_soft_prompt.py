@@ -101,5 +101,5 @@ def test_what_does_not_fit_is_refused():
         attach(tiny("gpt2"), SoftPrompt(CONTEXT))
     model = tiny("bert")
     attach(model, SoftPrompt(8))
-    with pytest.raises(InputError, match="60 tokens behind 8 positions"):
+    with pytest.raises(InputError, match="60 tokens after 8 positions"):
         model(input_ids=torch.ones(1, 60, dtype=torch.long))
