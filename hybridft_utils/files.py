@@ -57,8 +57,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def writable(parameter: str, path: str | Path) -> Iterator[None]:
     """Turn what the operating system refuses about ``path`` into an :class:`InputError`."""
     try:
-        if "\0" in str(path):
-            raise InputError(parameter, str(path), "a path without NUL characters")
+        if not isinstance(path, str | os.PathLike) or "\0" in str(path):
+            raise InputError(parameter, path, "a path without NUL characters")
         yield
     except OSError as error:
         reason = error.strerror or error
@@ -121,8 +121,8 @@ def exclusive(folder: str | Path, parameter: str, wait: float = 0.0) -> Iterator
     ``folder`` is removed.  Raises :class:`InputError` about ``parameter`` if another one holds the folder
     for more than ``wait`` seconds.
     """
-    place = Path(os.path.realpath(folder)) / LOCK
     with writable(parameter, folder):
+        place = Path(os.path.realpath(folder)) / LOCK
         place.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(place, timeout=wait)
         try:
