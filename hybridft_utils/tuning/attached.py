@@ -79,8 +79,8 @@ class Attached:
         self._input_hook: InputHook | None = None
         for name, parameter in self._base.items():
             parameter.requires_grad_(name in self.in_place)
-        mark(self.root)
         self._put()
+        mark(self.root)
 
     # -- switching ---------------------------------------------------------------------------
 
