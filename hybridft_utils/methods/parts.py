@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -155,8 +156,9 @@ def check_whole(parameter: str, value: object, least: int = 1) -> None:
 
 
 def check_number(parameter: str, value: object, valid: Callable[[Any], bool], accepted: str) -> None:
-    """Refuse anything but a number that is ``valid``."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not valid(value):
+    """Refuse anything but a number that a computer calculates with and that is ``valid``."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or (isinstance(value, int) and abs(value) > sys.float_info.max) or not valid(value):
         raise InputError(parameter, value, accepted)
 
 

@@ -118,14 +118,19 @@ def trained_tensors(
         listed = name in own and any(ends_with(p, module) for p in parents(name) for module in trained)
         if not listed and parameter is not None and equal(parameter, tensor):
             continue
-        kept = len(tensor) // 2 if tensor.ndim else 0
-        enlarged = any(e is parameter and equal(e[:kept], tensor[:kept]) for e in embeddings)
+        enlarged = any(e is parameter and enlarges(e, tensor) for e in embeddings)
         if not listed and not (name in own and enlarged):
             accepted = "LoRA on linear layers, modules_to_save, and what repeats the base's own weights"
             raise InputError("folder", f"tensor {name}", accepted)
         if not equal(found.setdefault(first_names[own[name]], tensor), tensor):
             raise InputError("folder", f"tensor {name}", "one value for weights that the base ties")
     return found
+
+
+def enlarges(embeddings: Tensor, tensor: Tensor) -> bool:
+    """Whether ``tensor`` (vocabulary, width) is as large, and the same in the first half of the rows."""
+    half = len(embeddings) // 2
+    return embeddings.shape == tensor.shape and equal(embeddings[:half], tensor[:half])
 
 
 def equal(one: Tensor, other: Tensor) -> bool:

@@ -4,6 +4,8 @@ import json
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from peft import (
     LoraConfig,
     PeftModel,
@@ -285,3 +287,153 @@ def test_prompts_of_another_shape(tmp_path):
     drop(tmp_path / "prefix", "prompt")
     with pytest.raises(InputError, match="one tensor prompt_embeddings"):
         import_peft(tiny("llama"), tmp_path / "prefix")
+
+
+def with_tensors(folder, **tensors):
+    path = folder / "adapter_model.safetensors"
+    save_file({**load_file(path), **{f"base_model.model.{n}": t for n, t in tensors.items()}}, path)
+
+
+def lora_folder(kind, folder, **settings):
+    """What PEFT writes of a LoRA that has moved."""
+    theirs = get_peft_model(tiny(kind), LoraConfig(r=2, **{"target_modules": ["q_proj"], **settings}))
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.2)
+    theirs.save_pretrained(folder)
+    return theirs.eval()
+
+
+def refused(model, folder, match):
+    modules, before = dict(model.named_modules()), {n: p.clone() for n, p in model.named_parameters()}
+    with pytest.raises(InputError, match=match) as error:
+        import_peft(model, folder)
+    assert "\n" not in str(error.value)
+    assert dict(model.named_modules()) == modules
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("name", [n for n, _ in tiny("llama-gqa").named_parameters()])
+def test_no_weight_of_the_base_is_overwritten(name, tmp_path):
+    theirs = lora_folder("llama-gqa", tmp_path)
+    own = dict(tiny("llama-gqa").named_parameters())[name]
+    with_tensors(tmp_path, **{name: own.data.clone()})
+    model = tiny("llama-gqa")
+    import_peft(model, tmp_path)  # it only says again what is there
+    assert largest(model(**batch()).logits, theirs(**batch()).logits) < 1e-5
+    for other in (own.data + 0.5, own.data[:1].clone(), own.data / 0):
+        with_tensors(tmp_path, **{name: other})
+        refused(tiny("llama-gqa"), tmp_path, rf"tensor base_model\.model\.{name}|tensor {name}")
+
+
+def test_modules_that_peft_trained_are_read(tmp_path):
+    theirs = lora_folder("llama-gqa", tmp_path, modules_to_save=["lm_head", "model.norm"])
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({n: t if "lora" in n else t * 1.5 for n, t in load_file(path).items()}, path)
+    model = tiny("llama-gqa")
+    tuning = import_peft(model, tmp_path)
+    assert tuning.also_train == ("lm_head", "model.norm")
+    expected = PeftModel.from_pretrained(tiny("llama-gqa"), tmp_path).eval()(**batch()).logits
+    assert largest(model(**batch()).logits, expected) < 1e-5
+    assert largest(theirs(**batch()).logits, expected) > 1e-3
+    tuning.detach()
+    assert torch.equal(model(**batch()).logits, tiny("llama-gqa")(**batch()).logits)
+
+
+@pytest.mark.parametrize("kind", ["llama", "llama-gqa", "gpt2"])
+def test_embeddings_of_a_larger_vocabulary(kind, tmp_path):
+    def larger(seed):
+        model = tiny(kind)
+        torch.manual_seed(seed)
+        model.resize_token_embeddings(70)
+        return model
+
+    targets = ["c_attn"] if kind == "gpt2" else ["q_proj"]
+    theirs = get_peft_model(larger(1), LoraConfig(r=2, target_modules=targets)).eval()
+    theirs.save_pretrained(tmp_path, save_embedding_layers=True)
+    model = larger(2)
+    import_peft(model, tmp_path)
+    inputs = batch()
+    inputs["input_ids"][0, 2:5] = torch.tensor([61, 65, 69])
+    assert largest(model(**inputs).logits, theirs(**inputs).logits) < 1e-5
+    model = larger(2)
+    model.get_input_embeddings().weight.data[7] += 1  # another base
+    refused(model, tmp_path, "tensor ")
+
+
+def test_lora_on_the_head(tmp_path):
+    theirs = lora_folder("llama-gqa", tmp_path, target_modules=["q_proj", "lm_head"])
+    model = tiny("llama-gqa")
+    import_peft(model, tmp_path)
+    assert largest(model(**batch()).logits, theirs(**batch()).logits) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"rank_pattern": {"qq_proj": 2}}, "rank_pattern: got 'qq_proj'"),
+        ({"alpha_pattern": {"v_proj": 2}}, "alpha_pattern: got 'v_proj'"),
+        ({"target_modules": ["q_proj", "v_proj"]}, "target_modules: got 'v_proj'"),
+        ({"target_modules": "nothing"}, "target_modules: got 'nothing'"),
+        ({"target_modules": ["layers.0.self_attn.q_proj"]}, "LoRA on model.layers.1.self_attn.q_proj"),
+        ({"target_modules": 3}, "as PEFT writes it"),
+        ({"rank_pattern": {"q_proj": 3}}, "r: got 3; accepted: 2, the rank of the tensors"),
+        ({"r": 4}, "r: got 4; accepted: 2"),
+        ({"lora_alpha": float("nan")}, "alpha: got nan"),
+        ({"lora_alpha": 10**400}, "alpha: got"),
+        ({"alpha_pattern": {"([a-z_0-9.]+)+q_projx": 2}}, "alpha_pattern: got"),
+        ({"rank_pattern": {"(.*)*(.*)*(.*)*(.*)*!": 2}}, "rank_pattern: got"),
+        ({"target_modules": "((.+)+)+!"}, "target_modules: got"),
+        ({"rank_pattern": {"(": 2}}, "as PEFT writes it"),
+        ({"rank_pattern": [1]}, "rank_pattern: got"),
+        ({"peft_type": ["LORA"]}, r"peft_type: got \['LORA'\]"),
+        ({"peft_type": None}, "peft_type: got None"),
+        ({"modules_to_save": 5}, "as PEFT writes it"),
+    ],
+)
+def test_settings_that_fit_nothing_or_never_end(settings, sentence, tmp_path):
+    lora_folder("llama", tmp_path)
+    changed(tmp_path, **settings)
+    refused(tiny("llama"), tmp_path, sentence)
+
+
+@pytest.mark.parametrize("change", [lambda t: t / 0, lambda t: t * float("nan"), lambda t: t.to(torch.int8)])
+@pytest.mark.parametrize(
+    "method", [LoRA(2), Prefix(4, positions="shift"), SoftPrompt(4)], ids=lambda m: m.kind
+)
+def test_no_tensor_that_is_not_finite(method, change, tmp_path):
+    tuning = attach(tiny("llama"), method)
+    jitter(tuning)
+    tuning.export_peft(tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({n: change(t) for n, t in load_file(path).items()}, path)
+    refused(tiny("llama"), tmp_path, "not finite|of type torch.int8")
+
+
+@given(
+    dropped=st.lists(st.integers(0, 7), max_size=2, unique=True),
+    renamed=st.lists(st.integers(0, 7), max_size=2, unique=True),
+    reshaped=st.lists(st.integers(0, 7), max_size=1),
+)
+@settings(max_examples=60, deadline=None)
+def test_each_tensor_is_accounted_for(dropped, renamed, reshaped, tmp_path_factory):
+    """PEFT fills what is missing and forgets what is too much; here both are refused."""
+    folder = tmp_path_factory.mktemp("adapter")
+    theirs = lora_folder("llama", folder, target_modules=["q_proj", "up_proj"])
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    names = sorted(tensors)
+    for index in reshaped:
+        tensors[names[index]] = tensors[names[index]][:, :-1].clone()
+    for index in renamed:
+        tensors[names[index].replace("proj", "prj")] = tensors.pop(names[index])
+    for index in dropped:
+        tensors.pop(names[index], None)
+    save_file(tensors, path)
+    if dropped or renamed or reshaped:
+        refused(tiny("llama"), folder, "got")
+    else:
+        model = tiny("llama")
+        import_peft(model, folder)
+        assert largest(model(**batch()).logits, theirs(**batch()).logits) < 1e-5
