@@ -77,7 +77,7 @@ def test_prefix_takes_no_positions():
     # Asked for PEFT's positions, we say what does not fit.
     shifted = tiny("gpt2")
     attach(shifted, Prefix(N, positions="shift"))
-    with pytest.raises(InputError, match="64 tokens behind 5 positions"):
+    with pytest.raises(InputError, match="64 tokens after 5 positions"):
         shifted(input_ids=ids)
 
 
