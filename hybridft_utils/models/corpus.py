@@ -117,14 +117,14 @@ def part_by_hash(texts: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def pieces(text: str) -> set[str]:
-    """The runs of ``PIECE`` characters of a text, or the text itself where it is shorter."""
+    """The runs of ``PIECE`` characters of a text, or the text itself if it is shorter."""
     return {text[i : i + PIECE] for i in range(max(1, len(text) - PIECE + 1))}
 
 
 def without_near_duplicates(texts: Iterable[str], held_out: Sequence[str]) -> list[str]:
     """The distinct texts that share at most a third of their pieces with any held-out text.
 
-    The share is that of the one of the two with fewer pieces, so that a text inside another one counts.
+    The share is taken of the text with fewer pieces, so that a text inside a longer one counts.
     """
     owners: dict[str, list[int]] = defaultdict(list)
     sizes = []

@@ -46,9 +46,10 @@ class LlamaShape:
 
 
 def attention_weights(query: Tensor, key: Tensor, causal: bool = True) -> Tensor:
-    """softmax(Q Kᵀ / sqrt(d_k)), of (..., T, d_k), (..., S, d_k): (..., T, S); Vaswani et al. (2017), 3.2.1.
+    """softmax(Q Kᵀ / sqrt(d_k)) of shape (..., T, S) for queries (..., T, d_k) and keys (..., S, d_k).
 
-    With ``causal`` the queries are the last T of S positions, and none sees a key behind its own.
+    With ``causal`` the queries stand at the last T of S positions, and none of them sees a later key
+    (Vaswani et al. 2017, section 3.2.1).
     """
     scores = query @ key.mT / math.sqrt(query.shape[-1])
     if causal:
@@ -59,7 +60,7 @@ def attention_weights(query: Tensor, key: Tensor, causal: bool = True) -> Tensor
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, causal: bool = True) -> Tensor:
-    """A weighted mean of the values for each query, (..., T, d_k)."""
+    """The mean of the values, weighted for each query: (..., T, d_k)."""
     return attention_weights(query, key, causal) @ value
 
 
@@ -87,7 +88,7 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
 
 
 class RMSNorm(nn.Module):
-    """h / rms(h), times a learned weight a coordinate (Zhang and Sennrich 2019, eq. 4)."""
+    """h / rms(h), times one learned weight per coordinate (Zhang and Sennrich 2019, eq. 4)."""
 
     def __init__(self, size: int, eps: float = 1e-6):
         super().__init__()
@@ -153,8 +154,8 @@ class Layer(nn.Module):
 class Llama(nn.Module):
     """Token ids (batch, T) to logits (batch, T, V); the embedding is also the output matrix.
 
-    ``caches`` is a list with an empty list for each layer.  It is filled with the tokens' keys and
-    values, and a later call goes on behind them.
+    ``caches`` is a list with an empty list for each layer.  It is filled with the keys and values of the
+    tokens, and a later call continues after them.
     """
 
     def __init__(self, shape: LlamaShape):

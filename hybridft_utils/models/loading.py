@@ -171,7 +171,7 @@ def check_loaded(source: str, model: PreTrainedModel, account: dict[str, Any]) -
 
 
 def load_tokenizer(source: str, model: PreTrainedModel) -> PreTrainedTokenizerBase:
-    """The tokenizer beside a model; it can pad, and its tokens have a row of the embedding each."""
+    """The tokenizer of a model, which must be able to pad and have a row of the embedding for each token."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # tokenizers raises nothing narrower for a damaged file
@@ -181,7 +181,7 @@ def load_tokenizer(source: str, model: PreTrainedModel) -> PreTrainedTokenizerBa
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if not 0 <= largest < rows:
         given = f"{source} with token {largest} and an embedding of {rows} rows"
-        raise InputError("model", given, "a tokenizer whose tokens have a row of the embedding each")
+        raise InputError("model", given, "a tokenizer with a row of the embedding for each of its tokens")
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             given = f"{source} with a tokenizer that has neither"

@@ -34,7 +34,7 @@ IMDB_REVIEWS, IMDB_TEST_SPLIT = 2_000, 25_000
 
 
 def start_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id that stands before every text: the start token, or the end-of-text token where there is none."""
+    """The id in front of every text: the start token, or the end-of-text token if there is none."""
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return token
@@ -44,7 +44,7 @@ def start_token(tokenizer: PreTrainedTokenizerBase) -> int:
 def encode(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None = None
 ) -> tuple[list[Tensor], np.ndarray]:
-    """Start token and first ``max_tokens`` tokens of each text, and the characters these cover, (texts,).
+    """The start token and the first ``max_tokens`` tokens of each text, and how many characters they cover.
 
     White space in front of a covered character counts; of a cut character the first byte decides.
     """
@@ -67,7 +67,7 @@ def token_log_probabilities(
     max_tokens: int | None = None,
     batch_size: int = 8,
 ) -> list[Tensor]:
-    """Natural log of p(x_t | start token, x_<t) for every token of each text: (T,) a text, on the CPU.
+    """Natural log of p(x_t | start token, x_<t) for every token, as one tensor (T,) per text, on the CPU.
 
     Raises :class:`InputError` for no text, for one that is empty or longer than the model's context,
     and for a model that is not causal.
@@ -94,7 +94,7 @@ def token_log_probabilities(
 def perplexity(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int = 255
 ) -> float:
-    """exp of the mean negative log-likelihood a token, over the first ``max_tokens`` of each text."""
+    """exp of the mean negative log-likelihood per token, over the first ``max_tokens`` of each text."""
     return math.exp(-torch.cat(token_log_probabilities(model, tokenizer, texts, max_tokens)).mean().item())
 
 
@@ -110,16 +110,16 @@ def bits_and_characters(
 def bits_per_character(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int = 255
 ) -> float:
-    """Bits of all texts together, divided by their characters; a text counts up to ``max_tokens``.
+    """Bits of all texts together, divided by their characters; of each text ``max_tokens`` tokens count.
 
-    Texts are scored as given: lower-case them where one of the models you compare reads lower case.
+    Texts are scored as given: lower-case them if one of the models you compare reads lower case.
     """
     bits, characters = bits_and_characters(model, tokenizer, texts, max_tokens)
     return float(bits.sum() / characters.sum())
 
 
 def ratio_estimate(above: np.ndarray, below: np.ndarray, resamples: int = 4000, seed: int = 0) -> Estimate:
-    """Sum of ``above`` over sum of ``below``, (texts,) both, with a 95 % bootstrap interval over texts."""
+    """Sum of ``above`` over sum of ``below``, both (texts,), with a 95 % bootstrap interval over texts."""
     size = len(above)
     times = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), size=resamples)
     low, high = np.percentile((times @ above) / (times @ below), [2.5, 97.5])
@@ -203,7 +203,9 @@ def main() -> None:
         raise SystemExit(str(error)) from error
     names = {"model": portable(given.model), "source": portable(given.data)}
     write_json(given.out, {**found, **names, "provenance": provenance()})
-    print("{bits_per_character:.3f} bits a character, {interval[0]:.3f} to {interval[1]:.3f}".format(**found))
+    print(
+        "{bits_per_character:.3f} bits per character, {interval[0]:.3f} to {interval[1]:.3f}".format(**found)
+    )
 
 
 if __name__ == "__main__":

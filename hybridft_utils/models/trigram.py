@@ -77,7 +77,7 @@ class Trigram:
 
 
 def windows(row: np.ndarray) -> np.ndarray:
-    """Each token of a text after its start token, behind the two before it: (T, 3)."""
+    """Each token of a text after its start token, with the two before it: (T, 3)."""
     padded = np.concatenate([row[:1], row])
     return np.lib.stride_tricks.sliding_window_view(padded, 3)
 
@@ -121,7 +121,7 @@ def main() -> None:
             rows = [row.numpy() for row in encode(tokenizer, texts, 255)[0]]
             plain = np.array([trigram.bits(row).sum() for row in rows])
             unknown = np.mean(np.concatenate(rows) == tokenizer.unk_token_id)
-            found[portable(source)] = {
+            found["/".join(Path(source).parts[-2:])] = {
                 "texts": len(texts),
                 "characters": int(characters.sum()),
                 "unknown": float(unknown),
@@ -135,8 +135,8 @@ def main() -> None:
     write_json(given.out, {"held_out": found, **settings, "provenance": provenance()})
     for source, row in found.items():
         model_bits, trigram_bits = row["model"]["mean"], row["trigram"]["mean"]
-        less = f"{1 - row['ratio']['mean']:.1%} less than the trigram's {trigram_bits:.3f}"
-        print(f"{source}: {model_bits:.3f} bits per character, {less}")
+        share = f"{row['ratio']['mean']:.1%} of the trigram's {trigram_bits:.3f}"
+        print(f"{source}: {model_bits:.3f} bits per character, {share}")
 
 
 if __name__ == "__main__":

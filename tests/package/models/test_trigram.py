@@ -1,11 +1,16 @@
 """The character trigram: a distribution, and the counts where there is nothing to smooth."""
 
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from hybridft_utils.models.trigram import Trigram, fit
+from hybridft_utils.models.corpus import held_out_part
+from hybridft_utils.models.trigram import Trigram, fit, main
 from hybridft_utils.models.vocabulary import characters
 
 START = 1
@@ -50,3 +55,31 @@ def test_tuning_and_context_help():
     before = trigram.bits(row).sum()
     trigram.discounts = (0.5, 0.5, 0.01)
     assert trigram.bits(row).sum() != before
+
+
+def test_the_command_scores_model_and_trigram_on_the_same_characters(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("好坏房间早餐服务手机"), 30)) for _ in range(400)]
+    sources = []
+    for name, part in (("one", texts[:200]), ("other", texts[200:])):
+        (tmp_path / name).mkdir()
+        sources.append(str(tmp_path / name / "reviews.csv"))
+        pd.DataFrame({"label": [0, 1] * 100, "review": part}).to_csv(sources[-1], index=False)
+    tokenizer = characters(texts, 300)
+    tokenizer.model_max_length = 64
+    tokenizer.save_pretrained(tmp_path / "model")
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    uniform = LlamaForCausalLM(LlamaConfig(vocab_size=300, max_position_embeddings=64, **sizes))
+    uniform.lm_head.weight.data.zero_()
+    uniform.save_pretrained(tmp_path / "model")
+    out = tmp_path / "bits.json"
+    command = ["trigram", "--model", str(tmp_path / "model"), "--out", str(out)]
+    monkeypatch.setattr("sys.argv", [*command, "--data", *sources, "--hold_out", *sources])
+    main()
+    found = json.loads(out.read_text())["held_out"]
+    assert set(found) == {"one/reviews.csv", "other/reviews.csv"}
+    for source, row in zip(sources, found.values(), strict=True):
+        held = held_out_part(source)
+        assert row["texts"] == len(held) and row["characters"] == sum(map(len, held)) and row["unknown"] == 0
+        assert row["model"]["mean"] == pytest.approx(np.log2(300), rel=1e-4)
+        assert row["trigram"]["mean"] < 5 and row["ratio"]["low"] > 1
