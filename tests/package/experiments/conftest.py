@@ -44,3 +44,11 @@ def small(model_folder, data_folder, tmp_path):
         return RunConfig(**{"model": str(model_folder), "dataset": str(data_folder), **sizes, **settings})
 
     return make
+
+
+@pytest.fixture
+def encoder_folder(encoder, masked_tokenizer, tmp_path):
+    folder = tmp_path / "encoder"
+    encoder.save_pretrained(folder)
+    masked_tokenizer.save_pretrained(folder)
+    return folder

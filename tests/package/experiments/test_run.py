@@ -36,14 +36,6 @@ def test_a_run_end_to_end(small, easy, tmp_path):
     assert fresh.predict_logits(texts).argmax(-1).tolist() == hybrid.predictions
 
 
-@pytest.fixture
-def encoder_folder(encoder, masked_tokenizer, tmp_path):
-    folder = tmp_path / "encoder"
-    encoder.save_pretrained(folder)
-    masked_tokenizer.save_pretrained(folder)
-    return folder
-
-
 def test_an_encoder_gets_a_head(small, encoder_folder):
     result = run(small(model=str(encoder_folder), methods=["lora", "head"]), None)
     lora, head = result.results[-2:]
