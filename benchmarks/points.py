@@ -4,24 +4,45 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
+from hybridft_utils import InputError, load_reviews
 from hybridft_utils.experiments.provenance import portable, provenance
 from hybridft_utils.experiments.results import RESULTS
 from hybridft_utils.experiments.studies import Point, measure
-from hybridft_utils.files import write_json
+from hybridft_utils.files import exclusive, write_json, write_text
 
 SEEDS = range(5)
 #: How the sentences of SST-2 are read, and trained on: bfloat16 takes two thirds of the time where the
 #: processor has it.  Points on the book's own reviews, which the chapters run again, stay in float32.
 SENTENCES: dict[str, Any] = {"detokenize": True, "precision": "bf16"}
+
+
+class Row(TypedDict):
+    """What every row has; studies add more."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    point: str
+    seed: int
+
+
+class Entry(TypedDict):
+    """A line of a study's file."""
+
+    key: str
+    row: Row
+
+
+ENTRY = TypeAdapter(Entry)
 
 
 def run_points(
@@ -30,7 +51,9 @@ def run_points(
     """Measure every point with every seed and write ``benchmarks/results/study-NAME.json``.
 
     A point trains on ``dataset`` unless its settings name another.  Finished rows are kept in
-    ``runs/studies/NAME.jsonl``; rows of a point that has changed since are measured again.
+    ``runs/studies/NAME.jsonl``; rows of a point whose settings have changed since, and lines that a kill has
+    cut, are measured again.  A training that fails, even by a killed process, does not stop the others;
+    :class:`InputError` names the failed ones at the end.
     """
     placed = {
         label: replace(p, settings={"dataset": dataset, **SENTENCES, **p.settings})
@@ -38,23 +61,25 @@ def run_points(
         else p
         for label, p in points.items()
     }
-    kept = Path("runs/studies") / f"{name}.jsonl"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     key = {label: json.dumps(p.describe(), sort_keys=True) for label, p in placed.items()}
-    rows = [e["row"] for e in done if e["row"]["point"] in key and e["key"] == key[e["row"]["point"]]]
-    found = {(row["point"], row["seed"]) for row in rows}
-    tasks = [(label, seed) for seed in seeds for label in placed if (label, seed) not in found]
-    pool = ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    )
-    with pool, kept.open("a") as file:
-        futures = {pool.submit(measure, placed[label], seed): label for label, seed in tasks}
+    load_reviews(dataset)  # a folder that is not there ends here, not in every process
+    folder = Path("runs/studies")
+    with exclusive(folder / name, "names"), ThreadPoolExecutor(jobs) as pool:
+        kept = Kept(folder / f"{name}.jsonl")
+        found = {(e["row"]["point"], e["row"]["seed"]) for e in kept.of(key)}
+        tasks = [(label, seed) for seed in seeds for label in placed if (label, seed) not in found]
+        futures = {pool.submit(alone, placed[label], seed): (label, seed) for label, seed in tasks}
+        failed = []
         for future in tqdm(as_completed(futures), name, len(futures)):
-            row = {"point": futures[future], **future.result()}
-            rows.append(row)
-            file.write(json.dumps({"key": key[row["point"]], "row": row}) + "\n")
-            file.flush()
+            label, seed = futures[future]
+            if error := future.exception():
+                failed.append(f"{label}, seed {seed}: {type(error).__name__}: {error}")
+            else:
+                kept.add({"key": key[label], "row": {"point": label, **future.result()}})
+    if failed:
+        given = f"{len(failed)} of {len(tasks)} trainings of {name} failed"
+        raise InputError("names", given, f"points that train; the others are kept; {failed[0]}")
+    rows = [e["row"] for e in kept.of(key)]
     order = list(placed)
     rows.sort(key=lambda row: (order.index(row["point"]), row["seed"]))
     write_json(
@@ -66,6 +91,33 @@ def run_points(
             "provenance": {**provenance(), "command": f"make studies NAMES={name}"},
         },
     )
+
+
+def alone(point: Point, seed: int) -> dict[str, Any]:
+    """One training in a process and on a thread of its own, so that a killed one takes no other with it."""
+    context = get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return pool.submit(measure, point, seed).result()
+
+
+class Kept:
+    """The rows in a file of JSON lines, each with the settings that it was measured with."""
+
+    def __init__(self, path: Path):
+        self.path, self.entries = path, []
+        for line in path.read_bytes().split(b"\n") if path.exists() else []:
+            try:
+                self.entries.append(ENTRY.validate_json(line))
+            except ValidationError:  # cut by a kill
+                continue
+
+    def of(self, key: Mapping[str, str]) -> list[dict[str, Any]]:
+        """The entries of these points as they are now."""
+        return [e for e in self.entries if key.get(e["row"]["point"]) == e["key"]]
+
+    def add(self, entry: dict[str, Any]) -> None:
+        self.entries.append(entry)
+        write_text(self.path, "".join(json.dumps(e) + "\n" for e in self.entries))
 
 
 def portable_point(described: dict[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from hybridft_utils import RunConfig, run
+from hybridft_utils import InputError, RunConfig, run
 from hybridft_utils.experiments.results import RESULTS
+from hybridft_utils.experiments.sweep import whole_number
 
 from . import adapters, full_fine_tuning, hybrid, learning_rates, lora, prefix, prompts
 from .points import run_points
@@ -88,15 +88,18 @@ def main() -> None:
     parser.add_argument(
         "--encoder", default="sentence-transformers/all-MiniLM-L6-v2", help="folder or Hub id"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
+    parser.add_argument("--jobs", default="1", help="processes, one thread each")
     options = parser.parse_args()
     unknown = set(options.names) - {*STUDIES, "all"}
     if unknown or not options.names:
-        parser.error(f"name one or more of all, {', '.join(STUDIES)}")
-    Path(RESULTS).mkdir(parents=True, exist_ok=True)
+        raise InputError("names", " ".join(options.names), f"one or more of all, {', '.join(STUDIES)}")
+    options.jobs = whole_number("jobs", options.jobs)
     for name in STUDIES if "all" in options.names else options.names:
         STUDIES[name](name, options)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        raise SystemExit(str(error)) from error

@@ -6,31 +6,41 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from hybridft_utils import InputError, sweep
+from hybridft_utils.files import write_text
+
+EXAMPLE = '{"rank": [2, 8]}'
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--grid", required=True, help="JSON: a list of values for each name")
+    parser.add_argument("--grid", default="", help="JSON: a list of values for each name")
     parser.add_argument("--settings", default="{}", help="JSON: one value for each name")
     parser.add_argument("--output_dir", default="runs/sweep")
-    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--jobs", default="1")
     options = parser.parse_args()
-    try:
-        grid, settings = json.loads(options.grid), json.loads(options.settings)
-    except ValueError as error:
-        raise SystemExit(
-            str(InputError("grid", f"{options.grid} {options.settings}", f"JSON ({error})"))
-        ) from error
-    try:
-        table = sweep(grid, settings=settings, output_dir=options.output_dir, jobs=options.jobs)
-    except InputError as error:
-        raise SystemExit(str(error)) from error
-    table.to_csv(Path(options.output_dir) / "sweep.csv", index=False)
+    grid, settings = (mapping(name, getattr(options, name)) for name in ("grid", "settings"))
+    table = sweep(grid, settings=settings, output_dir=options.output_dir, jobs=options.jobs)
+    write_text(Path(options.output_dir) / "sweep.csv", table.to_csv(index=False))
     print(table.to_string(float_format="%.2f"))
     print(f"\nkept as {Path(options.output_dir) / 'sweep.csv'}")
 
 
+def mapping(name: str, text: str) -> dict[str, Any]:
+    """The JSON object that an option holds."""
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise InputError(name, text, f"JSON such as '{EXAMPLE}' ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(name, text, f"a JSON object such as '{EXAMPLE}'")
+    return content
+
+
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        raise SystemExit(str(error)) from error

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..errors import InputError
 from ..files import writable, write_text
-from ..tuning.saved_folder import SETTINGS, WEIGHTS
+from ..tuning.saved_folder import read_tuning
 from .config import RunConfig
 from .provenance import fingerprint
 from .results import MethodResult, RunResult
@@ -33,7 +33,7 @@ class RunFolder:
 
     The folder that ``results.json`` refers to stays as it is until new results take their place: a run with
     other settings has another key, and a run with the same ones uses ``run-KEY-again``.  With ``resume`` the
-    rows of the same key count, unless their tuning is missing.
+    rows of the same key count, unless their tuning is missing or damaged.
     """
 
     def __init__(self, config: RunConfig, key: str):
@@ -81,9 +81,11 @@ class RunFolder:
         return rows
 
     def has_tuning(self, row: MethodResult) -> bool:
-        return row.tuning is None or all(
-            (self.output / row.tuning / n).is_file() for n in (SETTINGS, WEIGHTS)
-        )
+        """Whether the tuning that the row names, if any, is there and undamaged."""
+        try:
+            return row.tuning is None or bool(read_tuning(self.output / row.tuning))
+        except InputError:
+            return False
 
 
 def kept_result(output: Path) -> RunResult | None:

@@ -1,7 +1,7 @@
 """Run notebook 10 by papermill with every combination of a grid of settings, side by side.
 
 Each run has a folder of its own with its notebook, tunings and results; a sweep that was stopped goes on with
-those that are missing.  ``tools/sweep.py`` is the command.
+the runs that are missing.  ``tools/sweep.py`` is the command.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,15 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..files import exclusive
+from ..models.loading import load_base
 from .config import RunConfig
+from .provenance import base_fingerprint
 from .results import RunResult
+from .run_folder import run_key
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "10_sentiment_run.ipynb"
-RESULTS, SETTINGS = "results.json", "settings.json"
+RESULTS = "results.json"
 
 
 def sweep(
@@ -31,18 +38,24 @@ def sweep(
     *,
     settings: Mapping[str, Any] | None = None,
     output_dir: str | Path = "runs/sweep",
-    jobs: int = 1,
+    jobs: int | str = 1,
     executor: Executor | None = None,
 ) -> pd.DataFrame:
-    """A row for each method of each run: the grid's values, then :meth:`RunResult.table`'s columns.
+    """A row per method of each run: the grid's values, then :meth:`RunResult.table`'s columns.
 
     ``grid`` maps fields of :class:`RunConfig` to the values to try, ``settings`` fixes others.  ``jobs``
     runs go on side by side and share this machine's cores; ``executor`` is another place to run them,
     such as a Dask cluster's ``Client(address).get_executor()`` that sees the same folders.
 
-    All combinations are checked before the first one runs.  A run that fails does not stop the others;
-    :class:`InputError` names the failed ones at the end.
+    All combinations are checked before the first one runs.  Results count as done for the same settings, data
+    and base model.  A run that fails, even by a killed process, does not stop the others; :class:`InputError`
+    names the failed ones at the end.
     """
+    if not isinstance(grid, Mapping) or not grid:
+        raise InputError("grid", grid, "a mapping with at least one name, each with a list of values")
+    if not isinstance(settings or {}, Mapping):
+        raise InputError("settings", settings, "a mapping of names to values")
+    jobs = whole_number("jobs", jobs)
     for name, values in grid.items():
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise InputError("grid", f"{name}: {values!r}", "a list with at least one value for each name")
@@ -53,23 +66,13 @@ def sweep(
         place = folder / f"{len(runs):03d}"
         runs[place] = {**(settings or {}), **chosen, "output_dir": str(place)}
         RunConfig(**runs[place])
-    missing = [place for place, given in runs.items() if not is_done(place, given)]
-    own = ProcessPoolExecutor(jobs, get_context("spawn")) if executor is None else None
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    failed = {}
-    try:
-        futures = {(executor or own).submit(run_one, p, runs[p], os.getcwd(), threads): p for p in missing}  # type: ignore[union-attr]
-        for future in tqdm(as_completed(futures), "runs", len(futures)):
-            if sentence := future.result():
-                failed[futures[future].name] = sentence
-    finally:
-        if own is not None:
-            own.shutdown(cancel_futures=True)
+    with exclusive(folder, "output_dir"):
+        missing = [place for place, given in runs.items() if not is_done(place, given)]
+        failed = run_all({place: runs[place] for place in missing}, jobs, executor)
     if failed:
         first = next(iter(failed))
-        raise InputError(
-            "grid", f"runs {', '.join(failed)} failed", f"settings that run; {first}: {failed[first]}"
-        )
+        named = f"runs {', '.join(failed)} failed"
+        raise InputError("grid", named, f"settings that run; {first}: {failed[first]}")
     tables = []
     for place, given in runs.items():
         table = RunResult.load(place / RESULTS).table().reset_index()
@@ -80,23 +83,49 @@ def sweep(
 
 
 def is_done(place: Path, given: dict[str, Any]) -> bool:
-    """Whether ``place`` holds the results of exactly these settings."""
-    kept = place / SETTINGS
-    return (place / RESULTS).is_file() and kept.is_file() and json.loads(kept.read_text()) == given
+    """Whether ``place`` holds undamaged results of exactly these settings, data and base model."""
+    if not (place / RESULTS).is_file():
+        return False
+    try:
+        kept = RunResult.load(place / RESULTS)
+    except InputError:
+        return False
+    config = RunConfig(**given)
+    key = run_key(config, config.load_data(), base_fingerprint(*load_base(config.model)))
+    return kept.provenance.get("key") == key
+
+
+def run_all(runs: Mapping[Path, dict[str, Any]], jobs: int, executor: Executor | None) -> dict[str, str]:
+    """Run what is missing; the sentence that each failed run ended with."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    failed = {}
+    with nullcontext(executor) if executor is not None else ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(run_one, p, given, os.getcwd(), threads): p for p, given in runs.items()}
+        for future in tqdm(as_completed(futures), "runs", len(futures)):
+            error = future.exception()  # a worker of a cluster that is gone, say
+            if sentence := future.result() if error is None else f"{type(error).__name__}: {error}":
+                failed[futures[future].name] = sentence
+    return dict(sorted(failed.items()))
 
 
 def run_one(place: Path, given: dict[str, Any], cwd: str, threads: int) -> str:
-    """One papermill run in ``place``; "" or, where it failed, the sentence it ended with."""
-    import papermill
-
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # for the kernel that papermill starts
-    place.mkdir(parents=True, exist_ok=True)
+    """One papermill run in ``place``, in a process of its own; "" or the sentence that it ended with."""
     (place / RESULTS).unlink(missing_ok=True)
-    (place / SETTINGS).write_text(json.dumps(given))
-    try:
-        papermill.execute_notebook(
-            NOTEBOOK, place / "out.ipynb", given, cwd=cwd, progress_bar=False, kernel_name="python3"
-        )
-    except papermill.PapermillExecutionError as error:
-        return f"{error.ename}: {error.evalue}"
-    return ""
+    place.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--kernel", "python3"]
+    command += ["--cwd", cwd, "-y", json.dumps(given), str(NOTEBOOK), str(place / "out.ipynb")]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=environment
+    )
+    if done.returncode == 0:
+        return ""
+    lines = done.stderr.strip().splitlines()
+    return lines[-1] if lines and done.returncode > 0 else f"the process ended with code {done.returncode}"
+
+
+def whole_number(parameter: str, given: int | str) -> int:
+    """A count from 1, as a number or as a command line gives it."""
+    if isinstance(given, bool) or not re.fullmatch(r"[1-9]\d{0,3}", str(given)):
+        raise InputError(parameter, given, "a whole number from 1 to 9999")
+    return int(given)

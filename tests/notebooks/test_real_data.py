@@ -47,4 +47,4 @@ def test_sst2_with_a_model_folder(kind: str, data: Path, tmp_path: Path) -> None
     kept = RunResult.load(tmp_path / "runs/sentiment/results.json")
     assert kept.config["dataset"] == "sst2" and kept.config["model"] == kind
     assert kept.correct("lora+prefix").shape == (1, 1821)
-    assert list((tmp_path / "runs/sentiment/lora+prefix-seed0").glob("tuning-*.safetensors"))
+    assert list(tmp_path.glob("runs/sentiment/run-*/lora+prefix-seed0/tuning-*.safetensors"))

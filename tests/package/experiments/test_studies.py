@@ -1,12 +1,21 @@
 """Studies: a point measured, kept, read again and rerun."""
 
 import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from benchmarks import points as runner
+from benchmarks import studies as command
 from hybridft_utils import InputError, LoRA, Prefix
 from hybridft_utils.experiments import studies
 from hybridft_utils.experiments.studies import Point, load_study, measure
@@ -73,6 +82,60 @@ def test_changed_points_are_measured_again(results):
     kept = [json.loads(line) for line in (results / "runs/studies/one.jsonl").read_text().splitlines()]
     assert len(kept) == 2 and kept[0]["row"]["trained"] < kept[1]["row"]["trained"]
     assert load_study("one").of("point")[0]["trained"] == kept[1]["row"]["trained"]
+
+
+def killed(tuned, data):
+    """A probe during which the system kills the process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_bad_point_and_a_killed_one_lose_no_rows(results):
+    good = Point((LoRA(rank=1),), SMALL)
+    bad = {"bad": Point((LoRA(rank=1),), SMALL | {"train_size": 10**6})}
+    dying = {"dying": replace(good, probe=killed)}
+    with pytest.raises(InputError, match=r"^names: got '2 of 3 trainings of some failed'; accepted: .*kept"):
+        runner.run_points("some", bad | dying | {"good": good}, str(results), seeds=[0])
+    assert not (results / "study-some.json").exists()
+    lines = (results / "runs/studies/some.jsonl").read_text().splitlines()
+    assert [json.loads(line)["row"]["point"] for line in lines] == ["good"]
+
+
+@given(cut=st.integers(0, 300), noise=st.binary(max_size=9))
+@settings(deadline=None)
+def test_a_line_that_was_cut_is_measured_again(cut, noise):
+    entries = [{"key": "k", "row": {"point": "p", "seed": seed, "loss": [0.5]}} for seed in range(3)]
+    whole = "".join(json.dumps(e) + "\n" for e in entries).encode()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
+        path.write_bytes(whole[: len(whole) - cut] + noise)
+        kept = runner.Kept(path)
+        lost = whole[max(0, len(whole) - cut) :].count(b"\n")
+        assert len(kept.entries) >= 3 - lost - (cut > 0)
+        assert all(e in entries for e in kept.of({"p": "k"}))
+        kept.add(entries[0])
+        assert runner.Kept(path).entries == kept.entries
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parameter"),
+    [
+        ([], "names"),
+        (["none-such"], "names"),
+        (["lora", "--jobs", "0"], "jobs"),
+        (["lora", "--jobs", "a"], "jobs"),
+    ],
+)
+def test_the_command_refuses_in_one_sentence(monkeypatch, arguments, parameter):
+    monkeypatch.setattr(sys, "argv", ["studies", *arguments])
+    with pytest.raises(InputError, match=f"^{parameter}: got ") as caught:
+        command.main()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_not_there_is_one_sentence(results, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["studies", "lora", "--sst2", str(results / "none")])
+    with pytest.raises(InputError, match=r"^dataset: got "):
+        command.main()
 
 
 def test_an_unknown_study_is_refused():
