@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -64,11 +66,13 @@ def run_points(
     key = {label: json.dumps(p.describe(), sort_keys=True) for label, p in placed.items()}
     load_reviews(dataset)  # a folder that is not there ends here, not in every process
     folder = Path("runs/studies")
-    with exclusive(folder / name, "names"), ThreadPoolExecutor(jobs) as pool:
+    with exclusive(folder / name, "names"), Workers(jobs) as workers:
         kept = Kept(folder / f"{name}.jsonl")
         found = {(e["row"]["point"], e["row"]["seed"]) for e in kept.of(key)}
         tasks = [(label, seed) for seed in seeds for label in placed if (label, seed) not in found]
-        futures = {pool.submit(alone, placed[label], seed): (label, seed) for label, seed in tasks}
+        futures = {
+            workers.submit(workers.measure, placed[label], seed): (label, seed) for label, seed in tasks
+        }
         failed = []
         for future in tqdm(as_completed(futures), name, len(futures)):
             label, seed = futures[future]
@@ -93,11 +97,33 @@ def run_points(
     )
 
 
-def alone(point: Point, seed: int) -> dict[str, Any]:
-    """One training in a process and on a thread of its own, so that a killed one takes no other with it."""
-    context = get_context("spawn")
-    with ProcessPoolExecutor(1, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return pool.submit(measure, point, seed).result()
+class Workers(ThreadPoolExecutor):
+    """A process of one thread for each of ``jobs``; one that is killed is replaced and takes no other with it."""
+
+    def __init__(self, jobs: int):
+        super().__init__(jobs)
+        self.idle: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
+        for _ in range(jobs):
+            self.idle.put(one_process())
+
+    def measure(self, point: Point, seed: int) -> dict[str, Any]:
+        process = self.idle.get()
+        try:
+            return process.submit(measure, point, seed).result()
+        except BrokenProcessPool:
+            process = one_process()
+            raise
+        finally:
+            self.idle.put(process)
+
+    def shutdown(self, *arguments: Any, **options: Any) -> None:
+        super().shutdown(*arguments, **options)
+        while not self.idle.empty():
+            self.idle.get().shutdown()
+
+
+def one_process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
 
 
 class Kept:

@@ -34,6 +34,13 @@ def test_reruns_small(path: Path, tmp_path: Path) -> None:
         assert not any(output.get("name") == "stderr" for output in cell.get("outputs", [])), cell.outputs
 
 
+def test_a_sentiment_run_may_train_nothing_and_save_nothing(tmp_path: Path) -> None:
+    run = next(path for path in NOTEBOOKS if path.stem == "10_sentiment_run")
+    for given in ({"methods": ["zero-shot"]}, {**SMALL[run.stem], "save_tunings": False}):
+        result = papermill(run, tmp_path, {**given, "seeds": [1]})
+        assert result.returncode == 0, result.stderr[-3000:]
+
+
 @every_notebook
 def test_refuses_an_unknown_parameter_with_one_sentence(path: Path, tmp_path: Path) -> None:
     result = papermill(path, tmp_path, {"no_such_parameter": 1})
