@@ -57,13 +57,18 @@ class Classifier(nn.Module):
         return self.loss(texts, label_indices)
 
     def loss(self, texts: Sequence[str], label_indices: Sequence[int] | Tensor) -> Tensor:
-        """Mean cross-entropy in nats a text."""
+        """Mean cross-entropy in nats per text."""
         target = torch.as_tensor(label_indices, device=self.device)
         return F.cross_entropy(self.logits(texts).float(), target)
 
     @torch.no_grad()
     def predict_logits(self, texts: Sequence[str], batch_size: int = 64) -> Tensor:
-        """(texts, labels) on the CPU, in evaluation mode; texts of like length share a batch."""
+        """(texts, labels) on the CPU, in evaluation mode; texts of like length share a batch.
+
+        Raises :class:`InputError` for a batch size below 1, and where a logit is not a number.
+        """
+        if batch_size < 1:
+            raise InputError("batch_size", batch_size, "a whole number from 1")
         training = self.training
         self.eval()
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
@@ -72,6 +77,9 @@ class Classifier(nn.Module):
             rows = order[start : start + batch_size]
             out[rows] = self.logits([texts[i] for i in rows]).float().cpu()
         self.train(training)
+        if out.isnan().any():
+            given = f"logits that are no numbers for {int(out.isnan().any(1).sum())} of {len(texts)} texts"
+            raise InputError("model", given, "a model with finite weights, trained without a diverging loss")
         return out
 
     def predict(self, texts: Sequence[str], batch_size: int = 64) -> list[str]:

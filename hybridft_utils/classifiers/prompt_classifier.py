@@ -26,7 +26,7 @@ class PromptClassifier(Classifier):
     .. math:: s_c(x) = \log \frac{1}{|W_c|} \sum_{w \in W_c} p(w \mid \text{template}(x))
 
     Causal models read the prompt up to the label and score the label's tokens one after the other;
-    masked models see one mask a token and score all at once (PET, Schick and Schütze 2021).  Only
+    masked models see one mask per token and score all at once (PET, Schick and Schütze 2021).  Only
     the label's positions are projected onto the vocabulary.
     """
 
@@ -60,7 +60,9 @@ class PromptClassifier(Classifier):
                 given = f"words of {self.labels[owner[tokens]]} and {self.labels[index]} with the same tokens"
                 raise InputError("label_words", given, "words that the tokenizer tells apart")
         longest = max(len(tokens) for _, tokens in self.words)
-        self.room = self.max_length - len(self.encode("")) - longest
+        # A masked model's prompt holds the label's masks; a causal model's label comes after it.
+        self.longest_prompt = self.max_length - (longest if self.causal else 0)
+        self.room = self.longest_prompt - len(self.encode("", masks=longest))
         if self.room < 1:
             raise InputError(
                 "template", template.pattern, f"a template shorter than {self.max_length} tokens"
@@ -104,11 +106,15 @@ class PromptClassifier(Classifier):
         return list(self.tokenizer(self.template.fill(text, label)).input_ids)
 
     def encode_all(self, texts: Sequence[str], masks: int = 1) -> list[list[int]]:
-        """The prompts' token ids, with texts cut where a prompt would be too long."""
-        rows = [self.encode(text, masks) for text in texts]
-        for index, row in enumerate(rows):
-            if len(row) > self.max_length - (0 if not self.causal else 1):
-                rows[index] = self.encode(self.cut(texts[index], self.room), masks)
+        """The prompts' token ids, with texts cut so that no prompt with its label exceeds ``max_length``."""
+        rows = []
+        for text in texts:
+            row, tokens = self.encode(text, masks), self.room
+            while len(row) > self.longest_prompt:
+                row = self.encode(self.cut(text, tokens) if tokens > 0 else "", masks)
+                # A character may have several tokens, and a text others beside the template than alone.
+                tokens -= max(1, len(row) - self.longest_prompt)
+            rows.append(row)
         return rows
 
     def log_probabilities(self, rows: list[list[int]], slots: Tensor) -> Tensor:

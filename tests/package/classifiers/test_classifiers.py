@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from hybridft_utils import HeadClassifier, InputError, PromptClassifier, PromptTemplate, Verbalizer
 from hybridft_utils.classifiers.prompt_classifier import CONTENT_FREE
@@ -71,6 +74,51 @@ def test_long_texts_are_cut_and_the_prompt_kept(llama, tokenizer):
     assert len(row) <= 64 - 1
     assert tokenizer.decode(row).endswith("it was")
     assert classifier.logits(["word " * 500]).isfinite().all()
+
+
+LONG_WORDS = {"negative": ["a complete and utter waste of time"], "positive": ["great", "a joy"]}
+pieces = st.sampled_from(["good ", "🎬", "👩‍👩‍👧", "好", "é", "\n", "antidisestablishment", "?!", " "])
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(parts=st.lists(pieces, min_size=10, max_size=90), max_length=st.integers(24, 64), masked=st.booleans())
+def test_no_prompt_with_its_label_exceeds_max_length(
+    llama, bert, tokenizer, masked_tokenizer, parts, max_length, masked
+):
+    model, words = (bert, masked_tokenizer) if masked else (llama, tokenizer)
+    classifier = PromptClassifier(model, words, PromptTemplate(), Verbalizer(LONG_WORDS), max_length)
+    for _, tokens in classifier.words:
+        (row,) = classifier.encode_all(["".join(parts)], masks=len(tokens))
+        assert len(row) + (0 if masked else len(tokens)) <= max_length
+        assert words.decode(row).rstrip(" .").endswith("<mask>" if masked else "it was")
+
+
+def test_long_texts_and_label_words_stay_inside_the_context(tokenizer):
+    """GPT-2 has no position after its context: one token too many is an IndexError."""
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=8192, n_positions=64, n_embd=32, n_layer=1, n_head=2))
+    classifier = PromptClassifier(model.eval(), tokenizer, PromptTemplate(), Verbalizer(LONG_WORDS))
+    texts = ["🎬" * n + "good " * m for n in range(0, 40, 3) for m in range(0, 70, 9)]
+    assert classifier.predict_logits(["fine", *texts]).isfinite().all()
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_batch_sizes_below_one_are_refused(llama, tokenizer, batch_size):
+    classifier = PromptClassifier(llama, tokenizer, PromptTemplate(), Verbalizer(WORDS))
+    for answer in (classifier.predict, classifier.predict_logits):
+        with pytest.raises(InputError, match=f"^batch_size: got {batch_size}"):
+            answer(TEXTS, batch_size=batch_size)
+
+
+def test_logits_that_are_no_numbers_are_refused(llama, encoder, tokenizer, masked_tokenizer):
+    prompted = PromptClassifier(llama, tokenizer, PromptTemplate(), Verbalizer(WORDS))
+    headed = HeadClassifier(encoder, masked_tokenizer, ["a", "b"])
+    with torch.no_grad():
+        llama.model.norm.weight.fill_(float("nan"))
+        headed.head.weight[0, 0] = float("nan")
+    for classifier in (prompted, headed):
+        with pytest.raises(InputError, match=r"^model: got 'logits that are no numbers for 3 of 3 texts'"):
+            classifier.predict(TEXTS)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
