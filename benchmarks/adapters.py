@@ -1,4 +1,4 @@
-"""Bottleneck adapters: how wide, and behind a sublayer or beside it."""
+"""Bottleneck adapters: how wide, and after a sublayer or beside it."""
 
 from hybridft_utils import Adapter
 from hybridft_utils.experiments.studies import Point

@@ -21,7 +21,7 @@ from hybridft_utils.tuning.attach import Tuning
 
 
 def language_loss(classifier: Classifier, texts: list[str]) -> torch.Tensor:
-    """Mean next-token loss of each text in nats a token, (texts,)."""
+    """Mean next-token loss of each text in nats per token, (texts,)."""
     scored = token_log_probabilities(classifier.model, classifier.tokenizer, texts, 255, batch_size=32)
     return torch.stack([-row.mean() for row in scored])
 

@@ -35,7 +35,7 @@ def updates(tuning: Tuning) -> list[Tensor]:
 
 @torch.no_grad()
 def language_loss(classifier: Classifier, texts: list[str], batch_size: int = 50) -> list[float]:
-    """Mean next-token loss of each text in nats a token."""
+    """Mean next-token loss of each text in nats per token."""
     losses: list[float] = []
     for start in range(0, len(texts), batch_size):
         encoded = classifier.tokenizer(texts[start : start + batch_size])

@@ -98,7 +98,7 @@ class Study:
         return estimate(self.correct(label))
 
     def table(self, labels: Sequence[str] | None = None) -> pd.DataFrame:
-        """A row a point: means over seeds of every single-number column."""
+        """A row per point: means over seeds of every single-number column."""
         kept = {}
         for label in self.points if labels is None else labels:
             rows = pd.DataFrame(self.of(label)).drop(columns=["seed", "point"])

@@ -28,7 +28,9 @@ def check_parameters(namespace: dict[str, Any], schema: type[BaseModel] | None =
     """
     if schema is None:
         fields: dict[str, Any] = {name: (kind, ...) for name, kind in types.items()}
-        schema = create_model("Parameters", __config__=ConfigDict(extra="forbid"), **fields)
+        schema = create_model(
+            "Parameters", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields
+        )
     known = list(schema.model_fields)
     names = [n for n in known if n in namespace]
     names += [n for n in injected_names(namespace.get("In", [])) if n not in names]

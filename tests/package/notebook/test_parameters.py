@@ -68,3 +68,9 @@ def test_learning_rates_by_kind():
     assert set(RunConfig(learning_rate=0.1).rates().values()) == {0.1}
     with pytest.raises(InputError, match=r"^learning_rate: got 'laro'"):
         RunConfig(learning_rate={"laro": 0.5}).rates()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_number_that_is_not_finite_is_refused(value):
+    with pytest.raises(InputError, match=r"^rate: got .*; accepted: a finite number"):
+        check_parameters({"rate": value}, rate=float)
