@@ -69,7 +69,8 @@ def compare_classifiers(saved: dict[str, Any] | None, model: nn.Module) -> None:
     if saved is None or not callable(describe):
         return
     given = describe()
-    for name in sorted((saved.keys() | given.keys()) - {"dropout"}):
+    # The calibration comes last, since another prompt has another one.
+    for name in sorted((saved.keys() | given.keys()) - {"dropout"}, key=lambda n: (n == "prior", n)):
         if not same(name, saved.get(name), given.get(name)):
             raise InputError(name, given.get(name), f"{saved.get(name)!r}, as in the saved tuning")
 

@@ -9,7 +9,11 @@ import sys
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 from old_folders import as_format_1
+from tiny_models import jitter
 
 from hybridft_utils import (
     InputError,
@@ -18,8 +22,11 @@ from hybridft_utils import (
     RunConfig,
     attach,
     classify,
+    load_tuning,
 )
+from hybridft_utils.classifiers import restore
 from hybridft_utils.experiments.run import build_classifier
+from hybridft_utils.files import json_line
 
 TEXTS = [
     "I loved it.",
@@ -48,8 +55,8 @@ def tuned(model_folder, tmp_path):
 def command(model_folder, monkeypatch, capsys):
     """Runs the command and gives back the JSON lines."""
 
-    def call(*words, stdin=b""):
-        given = ["classify", "--model", str(model_folder), *map(str, words)]
+    def call(*words, stdin=b"", model=model_folder):
+        given = ["classify", *([] if model is None else ["--model", str(model)]), *map(str, words)]
         monkeypatch.setattr(sys, "argv", given)
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
@@ -187,6 +194,150 @@ def test_a_table_without_the_column_and_an_encoder_without_a_tuning(command, tmp
     tokenizer.save_pretrained(tmp_path / "encoder")
     with pytest.raises(InputError, match="head of this model is not trained"):
         classify.zero_shot(RunConfig(model=str(tmp_path / "encoder")))
+
+
+def test_a_saved_hybrid_classifies_by_itself(command, model_folder, tmp_path, monkeypatch):
+    """Model, labels, template, label words and calibration all come from the folder, from anywhere."""
+    words = {"good": ["fine"], "bad": ["awful", "dull"]}
+    settings = {"template": "Review: {text} Verdict: {label}", "label_words": words, "max_length": 40}
+    monkeypatch.chdir(model_folder.parent)
+    torch.manual_seed(3)
+    classifier = build_classifier(RunConfig(model=model_folder.name, **settings), list(words))
+    tuning = attach(classifier, LoRA(rank=2), Prefix(3))
+    jitter(tuning, 0.3)
+    tuning.save(tmp_path / "tuning")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    pd.DataFrame({"text": TEXTS}).to_csv("reviews.csv", index=False)
+    p = classifier.predict_logits(TEXTS).softmax(-1)
+    for words_given in (["../tuning", "reviews.csv"], ["--tuning", "../tuning", "reviews.csv"]):
+        rows = command(*words_given, model=None)
+        assert [row["label"] for row in rows] == classifier.predict(TEXTS)
+        assert [row["probability"] for row in rows] == pytest.approx(p.max(-1).values.tolist(), abs=2e-6)
+    assert [row["label"] for row in command("../tuning", stdin=b"No.", model=None)] == classifier.predict(
+        ["No."]
+    )
+    for name, other in (
+        ("labels", {"bad": ["awful", "dull"], "good": ["fine"]}),
+        ("label_words", {"good": ["nice"], "bad": ["awful", "dull"]}),
+    ):
+        with pytest.raises(SystemExit, match=f"^{name}: got .* as the tuning was trained"):
+            command("../tuning", "reviews.csv", "--label_words", json.dumps(other), model=None)
+    for option in (["--template", "{text} {label}"], ["--no-calibrate"], ["--max_length", 41]):
+        with pytest.raises(SystemExit, match="as the tuning was trained"):
+            command("../tuning", "reviews.csv", *option, model=None)
+    same = ["--template", settings["template"], "--label_words", json.dumps(words), "--max_length", 40]
+    assert command("../tuning", "reviews.csv", *same, "--calibrate", model=None) == rows
+
+
+def test_a_saved_head_keeps_its_label_order(command, model_folder, tmp_path):
+    torch.manual_seed(3)
+    config = RunConfig(model=str(model_folder), pooling="last")
+    classifier = build_classifier(config, ["positive", "negative"], head=True)
+    tuning = attach(classifier, LoRA(rank=2), also_train=("head",))
+    with torch.no_grad():
+        classifier.head.weight.mul_(30)
+    tuning.save(tmp_path / "tuning")
+    rows = command(tmp_path / "tuning", stdin="\n".join(TEXTS).encode(), model=None)
+    assert [row["label"] for row in rows] == classifier.predict(TEXTS)
+    with pytest.raises(SystemExit, match="labels: got"):
+        command(tmp_path / "tuning", "--label_words", '{"negative": ["a"], "positive": ["b"]}', model=None)
+    with pytest.raises(SystemExit, match="pooling: got 'mean'"):
+        command(tmp_path / "tuning", "--pooling", "mean", model=None)
+    for other in (LABELS, ["no", "yes"]):
+        flipped = build_classifier(config, other, head=True)
+        with pytest.raises(InputError, match="labels: got"):
+            load_tuning(flipped, tmp_path / "tuning")
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"template": "{text} So {label}."}, "template"),
+        ({"label_words": {"negative": ["bad"], "positive": ["great"]}}, "label_words"),
+        ({"label_words": {"positive": ["great"], "negative": ["terrible"]}}, "labels"),
+        ({"calibrate": False}, "prior"),
+        ({"max_length": 30}, "max_length"),
+    ],
+)
+def test_another_classifier_is_refused_by_its_difference(model_folder, tuned, change, name):
+    folder, _ = tuned
+    config = RunConfig(model=str(model_folder), **change)
+    classifier = build_classifier(config, list(config.label_words))
+    with pytest.raises(InputError, match=f"^{name}: got .* as in the saved tuning"):
+        load_tuning(classifier, folder)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_old_folders_take_their_settings_from_the_command_line(command, tuned, old, model_folder):
+    folder, p = tuned
+    if old:
+        as_format_1(folder, build_classifier(RunConfig(model=str(model_folder)), LABELS))
+    words = '{"negative": ["terrible"], "positive": ["great"]}'
+    check(command(folder, "--label_words", words, stdin="\n".join(TEXTS).encode()), p)
+
+
+def test_a_model_without_a_name_has_to_be_named(command, llama, tokenizer, tmp_path):
+    classifier = restore(llama, tokenizer, {
+        "kind": "prompt", "labels": LABELS, "max_length": 40, "template": "{text} It was {label}.",
+        "label_words": {"negative": ["terrible"], "positive": ["great"]}, "prior": [0.0, 0.0],
+    })  # fmt: skip
+    attach(classifier, LoRA(rank=2)).save(tmp_path / "tuning")
+    with pytest.raises(SystemExit, match="the saved tuning names none"):
+        command(tmp_path / "tuning", stdin=b"One.", model=None)
+
+
+HARD = [
+    "a\u2028b",
+    "a\u2029b",
+    "a\x85b",
+    "tab\tbell\x07",
+    "\x7f\x9f",
+    "  spaces  ",
+    "007",
+    "1.10",
+    "TRUE",
+    "NA",
+]
+
+
+def test_rows_come_back_as_they_are_written_one_line_each(command, model_folder, tmp_path, capsys):
+    file = tmp_path / "reviews.csv"
+    file.write_text("text,label\n" + "".join(f'"{text}",1\n' for text in HARD), newline="")
+    rows = command(file)
+    assert [row["text"] for row in rows] == HARD
+    file = tmp_path / "reviews.txt"
+    file.write_text("\n".join(HARD), newline="")
+    assert [row["text"] for row in command(file)] == HARD
+
+
+@given(text=st.text(min_size=1))
+@examples(max_examples=200, deadline=None)
+def test_any_text_is_one_line_that_utf8_holds(text):
+    line = json_line({"text": text})
+    assert len(line.splitlines()) == 1 and json.loads(line.encode()) == {"text": text}
+
+
+def test_a_probability_that_is_no_number_is_never_written(model_folder):
+    classifier = build_classifier(RunConfig(model=str(model_folder)), LABELS)
+    next(classifier.parameters()).data.fill_(float("nan"))
+    with pytest.raises(InputError):
+        list(classify.classify(classifier, ["One."]))
+
+
+def test_a_full_disk_and_closed_streams_are_one_sentence(model_folder, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["classify", "--model", str(model_folder)])
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(SystemExit, match=r"^file: got '-'; accepted: a file, since standard input is closed"):
+        classify.main()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Fine.")))
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit, match=r"^standard output: got 'No space left on device'"):
+            classify.main()
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit, match=r"^standard output: got 'closed'"):
+        classify.main()
 
 
 def test_as_a_program_it_streams_and_stops_with_its_reader(model_folder, root, tuned):

@@ -196,6 +196,19 @@ def test_readers_beside_writers_and_a_killed_writer(way, tmp_path):
     assert torch.equal(answers(READ[way], tmp_path), wanted[2])
 
 
+def test_a_reader_that_a_save_overtakes_looks_again(tmp_path, monkeypatch):
+    moved(2).save(tmp_path)
+    saves, content_of = [moved(3), moved(4)], saved_folder.content_of
+
+    def overtaken(path):
+        if saves:
+            saves.pop(0).save(tmp_path)
+        return content_of(path)
+
+    monkeypatch.setattr(saved_folder, "content_of", overtaken)
+    assert torch.equal(answers(load_tuning, tmp_path), moved(4).model(**batch()).logits)
+
+
 def test_two_writers_in_one_process(tmp_path):
     failed = []
 
