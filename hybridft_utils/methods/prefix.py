@@ -127,7 +127,7 @@ class Prefix(Method):
     """``length`` trained keys and values in front of each layer's attention.
 
     ``init``: "random"; "vocab", keys and values of random words; "task", those of a text
-    (``attach(..., task_text=..., tokenizer=...)``).  ``gated`` adds an exact gate a layer.
+    (``attach(..., task_text=..., tokenizer=...)``).  ``gated`` adds an exact gate per layer.
     ``reparam_hidden`` trains through a small network that folds away on saving.  ``positions``:
     "keep" leaves the text's positions alone, "shift" moves them by ``length`` as PEFT does.
     """

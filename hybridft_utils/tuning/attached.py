@@ -226,7 +226,7 @@ class Attached:
 
     def gates(self) -> dict[str, Tensor]:
         """Every gate's newest value by its name: a number for a gated prefix, and for a gate computed
-        from the input one a token of the last forward pass, (batch, tokens, 1).
+        from the input one per token of the last forward pass, (batch, tokens, 1).
         """
         values: dict[str, Tensor] = {}
         for part in self.parts:
