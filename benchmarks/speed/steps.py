@@ -47,7 +47,7 @@ def peft_step(family: str, shape: tuple[int, int], method: str, texts: list[str]
     rows = reader.encode_all(texts)
     words = [reader.words[i % 2][1][0] for i in range(len(texts))]
     slots = [len(row) if causal else reader.mask_slots(row, 1)[0] for row in rows]
-    rows = [row + [word] for row, word in zip(rows, words, strict=True)] if causal else rows
+    rows = [[*row, word] for row, word in zip(rows, words, strict=True)] if causal else rows
     ids, mask = reader.pad(rows)
     labels = torch.full_like(ids, -100)
     labels[torch.arange(len(rows)), torch.tensor(slots)] = torch.tensor(words)

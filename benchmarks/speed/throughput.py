@@ -43,7 +43,14 @@ def ours(method: str, precision: str) -> Callable[[], object]:
         classifier.tokenizer = tokenizer
         tuning = attach(classifier, *subjects.METHODS[method])
         return train(
-            classifier, tuning, split, few, learning_rate=1e-4, epochs=1, batch_size=BATCH_SIZE, precision=precision
+            classifier,
+            tuning,
+            split,
+            few,
+            learning_rate=1e-4,
+            epochs=1,
+            batch_size=BATCH_SIZE,
+            precision=precision,
         )
 
     return run
@@ -63,7 +70,9 @@ def theirs(variant: str, tuned: bool, bf16: bool = False) -> Callable[[], object
             rows = [{"input_ids": ids} for ids in tokenizer(filled).input_ids]
             collator: Any = DataCollatorForLanguageModeling(tokenizer, mlm=False)
         else:
-            base = LlamaForSequenceClassification.from_pretrained(ASSETS / "movies", num_labels=2, dtype=torch.float32)
+            base = LlamaForSequenceClassification.from_pretrained(
+                ASSETS / "movies", num_labels=2, dtype=torch.float32
+            )
             found = tokenizer(texts).input_ids
             rows = [{"input_ids": ids, "label": label} for ids, label in zip(found, labels, strict=True)]
             collator = DataCollatorWithPadding(tokenizer)
@@ -98,7 +107,12 @@ def measure() -> dict[str, Any]:
     seconds = take_turns(candidates, ROUNDS, title="training runs")
     best = {name: round(EXAMPLES / min(values), 1) for name, values in seconds.items()}
     return {
-        "settings": {"examples": EXAMPLES, "batch_size": BATCH_SIZE, "rounds": ROUNDS, "model": "builtin:movies"},
+        "settings": {
+            "examples": EXAMPLES,
+            "batch_size": BATCH_SIZE,
+            "rounds": ROUNDS,
+            "model": "builtin:movies",
+        },
         "examples_per_second": best,
         "time_over_hybrid": ratios(seconds, "lora+prefix, fp32"),
     }

@@ -28,6 +28,7 @@ from .architectures import join, key_value_shape
 from .parts import Gate, Host, Method, Part, check_choice, check_number, check_whole, first_argument, place
 from .recorded_keys import record_keys_and_values
 
+HALF = (torch.bfloat16, torch.float16)
 #: Keys and values of pretrained models have a size near 1.  A tenth of that tells the prefix's rows
 #: apart, so that they learn different things, and adds little noise to what attention returns.
 RANDOM_STD = 0.1
@@ -92,6 +93,7 @@ def prefix_attention(
     ``query`` is (batch, heads, tokens, head width), ``mask`` (batch, 1, tokens, keys): boolean
     under sdpa, additive under eager.  ``gate_logit`` is an input gate's, (batch, 1, tokens, 1).
     """
+    given = query.dtype
     prefix = module._modules.get("prefix")
     if isinstance(prefix, PrefixKV):
         batch, tokens = query.shape[0], query.shape[2]
@@ -108,7 +110,15 @@ def prefix_attention(
     if module.config._attn_implementation == EAGER:  # type: ignore[union-attr]
         eager = sys.modules[type(module).__module__].eager_attention_forward
         return eager(module, query, key, value, mask, **options)
-    return sdpa_attention_forward(module, query, key, value, mask, **options)
+    if query.device.type != "cpu":
+        return sdpa_attention_forward(module, query, key, value, mask, **options)
+    # Half-precision attention on a processor takes five times as long backward as single precision.
+    query, key, value, mask = (
+        t.float() if t is not None and t.dtype in HALF else t for t in (query, key, value, mask)
+    )
+    with torch.autocast("cpu", enabled=False):
+        output, weights = sdpa_attention_forward(module, query, key, value, mask, **options)
+    return output.to(given), weights
 
 
 def whole_mask(make: Any, *args: Any, **options: Any) -> Tensor:
