@@ -59,7 +59,7 @@ class Classifier(nn.Module):
     def loss(self, texts: Sequence[str], label_indices: Sequence[int] | Tensor) -> Tensor:
         """Mean cross-entropy in nats per text."""
         target = torch.as_tensor(label_indices, device=self.device)
-        return F.cross_entropy(self.logits(texts).float(), target)
+        return F.cross_entropy(at_least_single(self.logits(texts)), target)
 
     @torch.no_grad()
     def predict_logits(self, texts: Sequence[str], batch_size: int = 64) -> Tensor:
@@ -114,3 +114,8 @@ class Classifier(nn.Module):
         with only_slot_in_last_layer(self.model, slots, ids.shape[1]):
             hidden = self.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
         return hidden.gather(1, slots[..., None].expand(-1, -1, hidden.shape[-1]))
+
+
+def at_least_single(scores: Tensor) -> Tensor:
+    """``scores`` in single precision or better, since half precision is too coarse for a softmax."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))

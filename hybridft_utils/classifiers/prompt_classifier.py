@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import InputError
 from ..methods.architectures import find_architecture
-from .classifier import Classifier
+from .classifier import Classifier, at_least_single
 from .template import PromptTemplate
 from .verbalizer import Verbalizer
 
@@ -119,7 +119,7 @@ class PromptClassifier(Classifier):
 
     def log_probabilities(self, rows: list[list[int]], slots: Tensor) -> Tensor:
         """Log-probabilities of the vocabulary at ``slots`` (batch, k): (batch, k, vocabulary)."""
-        return self.model.get_submodule(self._head)(self.at_slots(rows, slots)).float().log_softmax(-1)
+        return at_least_single(self.model.get_submodule(self._head)(self.at_slots(rows, slots))).log_softmax(-1)
 
     def word_scores(self, texts: Sequence[str]) -> Tensor:
         """Log-probability of each label word, (batch, words)."""
@@ -163,7 +163,7 @@ class PromptClassifier(Classifier):
         slots = torch.tensor([[len(row) - 1] for row in rows], device=self.device)
         words = torch.tensor([tokens[0] for _, tokens in self.words], device=self.device)
         bias = None if head.bias is None else head.bias[words]
-        scores = F.linear(self.at_slots(rows, slots)[:, 0], head.weight[words], bias).float()
+        scores = at_least_single(F.linear(self.at_slots(rows, slots)[:, 0], head.weight[words], bias))
         target = torch.as_tensor(label_indices, device=self.device)
         return F.cross_entropy(self.label_scores(scores), target)
 
