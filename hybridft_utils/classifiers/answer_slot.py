@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..methods.architectures import find_architecture
+from ..methods.parts import Gate
 
 
 @contextmanager
@@ -22,12 +23,14 @@ def only_slot_in_last_layer(model: PreTrainedModel, slots: Tensor, tokens: int) 
     """Inside the ``with`` block ``model``'s last layer is right at ``slots`` (batch, 1) of ``tokens`` only.
 
     A soft prompt moves the slots with the rows it puts in front.  Nothing is left out where more than one
-    position is read, and under gradient checkpointing, which computes the layer a second time later.
+    position is read, under gates, which report a value for every token, and under gradient checkpointing,
+    which computes the layer a second time later.
     """
+    gated = any(isinstance(m, Gate) for m in model.modules())
     checkpointed = model.training and any(
         getattr(m, "gradient_checkpointing", False) for m in model.modules()
     )
-    if slots.shape[1] != 1 or checkpointed:
+    if slots.shape[1] != 1 or gated or checkpointed:
         yield
         return
     architecture = find_architecture(model)

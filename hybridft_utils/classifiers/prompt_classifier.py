@@ -119,7 +119,9 @@ class PromptClassifier(Classifier):
 
     def log_probabilities(self, rows: list[list[int]], slots: Tensor) -> Tensor:
         """Log-probabilities of the vocabulary at ``slots`` (batch, k): (batch, k, vocabulary)."""
-        return at_least_single(self.model.get_submodule(self._head)(self.at_slots(rows, slots))).log_softmax(-1)
+        return at_least_single(self.model.get_submodule(self._head)(self.at_slots(rows, slots))).log_softmax(
+            -1
+        )
 
     def word_scores(self, texts: Sequence[str]) -> Tensor:
         """Log-probability of each label word, (batch, words)."""

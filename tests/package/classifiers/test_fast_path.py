@@ -121,3 +121,14 @@ def test_the_last_layer_computes_one_position(tokenizer) -> None:
     handle.remove()
     assert seen == [1]
     assert not layer.mlp._forward_pre_hooks, "nothing stays on the model"
+
+
+def test_gates_report_every_token(tokenizer) -> None:
+    classifier = PromptClassifier(speaking("llama-gqa"), tokenizer, PromptTemplate(), Verbalizer(PLAIN), 40)
+    tuning = attach(classifier, LoRA(4), Prefix(3), Adapter(4), gating="unipelt")
+    try:
+        classifier.logits(TEXTS)
+        lengths = {tuple(gate.shape[:2]) for gate in tuning.gates().values()}
+    finally:
+        tuning.detach()
+    assert len(lengths) == 1
