@@ -18,7 +18,7 @@ from tqdm import tqdm
 from typing_extensions import TypedDict
 
 from hybridft_utils import InputError, load_reviews
-from hybridft_utils.experiments.provenance import portable, provenance
+from hybridft_utils.evidence.provenance import portable, provenance
 from hybridft_utils.experiments.results import RESULTS
 from hybridft_utils.experiments.studies import Point, measure
 from hybridft_utils.files import exclusive, write_json, write_text

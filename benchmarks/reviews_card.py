@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from hybridft_utils import RunResult, load_reviews
+from hybridft_utils.evidence.statistics import estimate
 from hybridft_utils.experiments.results import load_result
 from hybridft_utils.experiments.run import BAG_OF_WORDS, MAJORITY
-from hybridft_utils.experiments.statistics import estimate
 from hybridft_utils.reviews.splits import BUILTIN
 
 CARD = BUILTIN["builtin:reviews-en"] / "README.md"

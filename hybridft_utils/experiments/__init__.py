@@ -1,4 +1,4 @@
-"""Measured runs: settings, training, the sentiment run, studies, sweeps, statistics, where a result comes from.
+"""Measured runs: settings, training, the sentiment run, studies and sweeps.
 
 Here belongs what trains, compares and keeps results.
 """

@@ -14,15 +14,15 @@ from accelerate.utils import broadcast_object_list
 from datasets import DatasetDict
 
 from ..classifiers.bag_of_words import majority, tfidf_regression
+from ..evidence.provenance import base_fingerprint, fingerprint, portable, provenance
+from ..evidence.statistics import scores
 from ..files import check_writable, exclusive
 from ..models.loading import load_base
 from .config import RunConfig
 from .fine_tune import build_classifier, check_labels, fine_tune, label_names, rehearse
-from .provenance import base_fingerprint, fingerprint, portable, provenance
 from .results import MethodResult, RunResult
 from .run_folder import RunFolder, run_key
 from .splits import Split, as_split, subset
-from .statistics import scores
 from .training import as_rows
 
 __all__ = [

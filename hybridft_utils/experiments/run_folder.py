@@ -11,10 +11,10 @@ from datasets import DatasetDict
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import InputError
+from ..evidence.provenance import fingerprint
 from ..files import writable, write_text
 from ..tuning.saved_folder import read_tuning
 from .config import RunConfig
-from .provenance import fingerprint
 from .results import MethodResult, RunResult
 
 ROW = TypeAdapter(MethodResult)

@@ -16,12 +16,12 @@ import pandas as pd
 from datasets import DatasetDict
 
 from ..errors import InputError
+from ..evidence.statistics import Estimate, estimate
 from ..methods.parts import Method
 from ..methods.registry import as_entries, from_entries
 from .config import RunConfig
 from .fine_tune import Tuned, fine_tune
 from .results import RESULTS
-from .statistics import Estimate, estimate
 
 #: What every study shares: 1,000 training sentences, three epochs.
 SETTINGS: dict[str, Any] = {"train_size": 1000, "epochs": 3, "batch_size": 16}

@@ -22,10 +22,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..evidence.provenance import base_fingerprint
 from ..files import exclusive
 from ..models.loading import load_base
 from .config import RunConfig
-from .provenance import base_fingerprint
 from .results import RunResult
 from .run_folder import run_key
 

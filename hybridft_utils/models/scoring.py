@@ -22,8 +22,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import InputError
-from ..experiments.provenance import fingerprint, portable, provenance
-from ..experiments.statistics import Estimate
+from ..evidence.provenance import fingerprint, portable, provenance
+from ..evidence.statistics import Estimate
 from ..files import check_writable, write_json
 from ..notebook.progress import progress
 from ..reviews.splits import read_splits

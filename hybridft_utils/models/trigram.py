@@ -16,7 +16,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import InputError
-from ..experiments.provenance import portable, provenance
+from ..evidence.provenance import portable, provenance
 from ..files import check_writable, write_json
 from .corpus import held_out_part, read_corpus
 from .loading import load_base

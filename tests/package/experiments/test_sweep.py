@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from hybridft_utils import InputError, RunConfig, RunResult, load_base, sweep
-from hybridft_utils.experiments.provenance import base_fingerprint
+from hybridft_utils.evidence.provenance import base_fingerprint
 from hybridft_utils.experiments.results import MethodResult
 from hybridft_utils.experiments.run_folder import run_key
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hybridft_utils.classifiers.bag_of_words import CS, majority, tfidf_regression
-from hybridft_utils.experiments.statistics import accuracy_interval, compare, estimate, scores
+from hybridft_utils.evidence.statistics import accuracy_interval, compare, estimate, scores
 
 
 def test_scores_by_hand():
