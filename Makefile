@@ -92,8 +92,8 @@ studies: $(READY) ## measure what the chapters show (NAMES=... for some, SST2=..
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.studies $(or $(NAMES),all) --jobs '$(JOBS)' \
 	  $(if $(SST2),--sst2 '$(SST2)') $(if $(ENCODER),--encoder '$(ENCODER)')
 
-bench: $(READY) ## measure speed: each method's step against full fine-tuning, side by side
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed
+bench: $(READY) ## measure speed and memory side by side (NAMES=... for some)
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.speed $(NAMES)
 
 sweep: $(READY) ## run notebook 10 over a grid: make sweep GRID='{"rank": [2, 8]}' JOBS=2
 	@$(BIN)/python tools/sweep.py --grid '$(GRID)' --settings '$(or $(SETTINGS),{})' --jobs '$(JOBS)'

@@ -1,0 +1,46 @@
+"""``python -m benchmarks.speed [NAMES]``: all measurements, or some of steps, throughput, growth, answers, memory."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+import transformers
+
+from hybridft_utils.evidence.provenance import provenance
+from hybridft_utils.experiments.results import RESULTS
+from hybridft_utils.files import write_json
+
+from . import answers, growth, memory, steps, throughput
+
+MEASUREMENTS = {
+    "steps": steps.measure,
+    "throughput": throughput.measure,
+    "growth": growth.measure,
+    "answers": answers.measure,
+    "memory": memory.measure,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"some of {', '.join(MEASUREMENTS)}; none: all")
+    names = parser.parse_args().names or list(MEASUREMENTS)
+    if unknown := set(names) - MEASUREMENTS.keys():
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; accepted: {', '.join(MEASUREMENTS)}")
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    for name in names:
+        torch.manual_seed(0)
+        start = time.perf_counter()
+        found = MEASUREMENTS[name]()
+        seconds = round(time.perf_counter() - start, 1)
+        write_json(
+            RESULTS / f"bench-{name}.json", {**found, "provenance": {**provenance(), "seconds": seconds}}
+        )
+        print(f"{name}: {seconds:.0f} s, {RESULTS.name}/bench-{name}.json", flush=True)
+
+
+if __name__ == "__main__":
+    main()
