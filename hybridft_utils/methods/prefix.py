@@ -110,12 +110,10 @@ def prefix_attention(
     if module.config._attn_implementation == EAGER:  # type: ignore[union-attr]
         eager = sys.modules[type(module).__module__].eager_attention_forward
         return eager(module, query, key, value, mask, **options)
-    if query.device.type != "cpu":
+    if not torch.is_autocast_enabled("cpu") or query.device.type != "cpu":
         return sdpa_attention_forward(module, query, key, value, mask, **options)
     # Half-precision attention on a processor takes five times as long backward as single precision.
-    query, key, value, mask = (
-        t.float() if t is not None and t.dtype in HALF else t for t in (query, key, value, mask)
-    )
+    query, key, value, mask = (t.float() if t.dtype in HALF else t for t in (query, key, value, mask))
     with torch.autocast("cpu", enabled=False):
         output, weights = sdpa_attention_forward(module, query, key, value, mask, **options)
     return output.to(given), weights
