@@ -91,13 +91,11 @@ def json_line(content: Any) -> str:
     return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
 
 
-def write_tensors(
-    path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
+def write_tensors(path: str | Path, state: Mapping[str, Tensor]) -> None:
     """Replace the content of ``path`` by the tensors of ``state`` as safetensors, in one step."""
     state = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
     # Not save_file, which makes a temporary file of its own that only its owner may read.
-    write_bytes(path, save(state, {"format": "pt", **(metadata or {})}))
+    write_bytes(path, save(state, {"format": "pt"}))
 
 
 def check_writable(folder: str | Path, parameter: str) -> None:
@@ -145,12 +143,6 @@ def exclusive(folder: str | Path, parameter: str, wait: float = 0.0) -> Iterator
 def read_json(path: str | Path, parameter: str) -> Any:
     """What the JSON file ``path`` holds; :class:`InputError` about ``parameter`` if it cannot be read."""
     return parse(read_text(path, parameter), path, parameter)
-
-
-def read_json_lines(path: str | Path, parameter: str) -> list[Any]:
-    """What each line of ``path`` holds; empty lines are skipped, errors are those of :func:`read_json`."""
-    lines = enumerate(read_text(path, parameter).split("\n"), start=1)
-    return [parse(line, f"{path}, line {number}", parameter) for number, line in lines if line.strip()]
 
 
 def read_text(path: str | Path, parameter: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -74,6 +75,14 @@ def weight_files(folder: Path) -> list[Path]:
     other = [f.name for f in folder.iterdir() if f.suffix in (".bin", ".pt", ".pth", ".ckpt", ".safetensors")]
     accepted = "model.safetensors or its index; pickled weights are not read, since loading them can run code"
     raise InputError("model", f"{folder} with {', '.join(sorted(other)) or 'no weights'}", accepted)
+
+
+def check_size(source: str, wanted: int, headers: Headers) -> None:
+    """Refuse files that hold fewer numbers than the model has parameters, which are ``wanted``."""
+    held = sum(math.prod(shape) for _, shape in headers.values())
+    if wanted > held:
+        given = f"{source} with {held:,} weights for a model of {wanted:,} parameters"
+        raise InputError("model", given, "all tensors of the model that its config.json describes")
 
 
 def check_names(

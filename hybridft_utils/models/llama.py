@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from ..errors import InputError
-from .account import check_finite, check_folder, check_names, weight_files
+from .account import check_finite, check_folder, check_names, check_size, weight_files
 from .loading import BUILTIN
 
 
@@ -195,10 +195,7 @@ def load_llama(model: str | Path) -> Llama:
     folder = Path(BUILTIN.get(str(model), model))
     headers = check_folder(folder)
     shape = read_shape(folder)
-    held = sum(math.prod(size) for _, size in headers.values())
-    if shape.count() > held:
-        given = f"{folder} with {held:,} weights for a model of {shape.count():,} parameters"
-        raise InputError("model", given, "all tensors of the model that its config.json describes")
+    check_size(str(folder), shape.count(), headers)
     llama, weights = Llama(shape), dict[str, Tensor]()
     for file in weight_files(folder):
         weights |= {name.removeprefix("model."): tensor.float() for name, tensor in load_file(file).items()}

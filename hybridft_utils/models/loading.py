@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from ..errors import InputError
 from ..files import ASSETS
-from .account import Headers, check_finite, check_folder, check_names, first_line
+from .account import Headers, check_finite, check_folder, check_names, check_size, first_line
 
 BUILTIN = {"builtin:movies": ASSETS / "movies"}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -145,10 +144,7 @@ def check_config(source: str, config: PretrainedConfig, headers: Headers | None)
     with torch.device("meta"):
         empty = loader(config).from_config(config, trust_remote_code=False)
     wanted = sum(p.numel() for name, p in empty.named_parameters() if "pooler." not in name)
-    held = sum(math.prod(shape) for _, shape in headers.values())
-    if wanted > held:
-        given = f"{source} with {held:,} weights for a model of {wanted:,} parameters"
-        raise InputError("model", given, "all tensors of the model that its config.json describes")
+    check_size(source, wanted, headers)
 
 
 def check_loaded(source: str, model: PreTrainedModel, account: dict[str, Any]) -> None:

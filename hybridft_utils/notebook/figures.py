@@ -8,7 +8,7 @@ from cycler import cycler
 #: Colour-blind-safe palette (Okabe and Ito 2008).
 FROZEN = "#8C8C8C"
 TRAINED = "#D55E00"
-BLUE, GREEN, ORANGE, SKY, PURPLE, YELLOW = "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442"
+BLUE, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
 
 #: The colour of each method, the same in every chapter.
 METHOD_COLOURS = {

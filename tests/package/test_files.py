@@ -17,7 +17,6 @@ from hybridft_utils.files import (
     check_writable,
     exclusive,
     read_json,
-    read_json_lines,
     replacing,
     write_bytes,
     write_json,
@@ -210,15 +209,16 @@ def test_json_comes_back(tmp_path_factory, content):
 @given(at=st.integers(0, 10**6), byte=st.integers(0, 255))
 @settings(max_examples=100, deadline=None)
 def test_damaged_json_is_read_or_refused_in_a_sentence(tmp_path_factory, at, byte):
-    path = tmp_path_factory.mktemp("json") / "a.jsonl"
-    whole = bytearray("".join(json.dumps({"text": "né", "n": [i, None]}) + "\n" for i in range(3)).encode())
+    path = tmp_path_factory.mktemp("json") / "a.json"
+    whole = bytearray(
+        json.dumps([{"text": "né", "n": [i, None]} for i in range(3)], ensure_ascii=False).encode()
+    )
     whole[at % len(whole)] = byte
     path.write_bytes(whole)
-    for read in (read_json, read_json_lines):
-        try:
-            read(path, "results")
-        except InputError as error:
-            assert str(error).startswith("results: got ") and "\n" not in str(error)
+    try:
+        read_json(path, "results")
+    except InputError as error:
+        assert str(error).startswith("results: got ") and "\n" not in str(error)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 100_000, b"1" * 5000, b'{"a": 1,}'])
@@ -232,15 +232,6 @@ def test_no_json_is_a_sentence(tmp_path, content):
             read_json(missing, "results")
 
 
-def test_lines_end_at_line_feeds_alone(tmp_path):
-    rows = [{"text": "a\u2028b\x85c\x0bd\r"}, {"text": "e"}]
-    write_text(tmp_path / "a", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    assert read_json_lines(tmp_path / "a", "file") == rows
-    with pytest.raises(InputError, match="line 2"):
-        write_text(tmp_path / "a", "1\n{\n")
-        read_json_lines(tmp_path / "a", "file")
-
-
 def test_text_that_utf8_cannot_hold_is_refused(tmp_path):
     with pytest.raises(InputError, match="UTF-8"):
         write_json(tmp_path / "a", {"text": "\ud800"})
@@ -252,6 +243,6 @@ def test_tensors_come_back(tmp_path):
         "x": torch.arange(6.0).view(2, 3).T,
         "y": torch.ones(2, dtype=torch.bfloat16, requires_grad=True),
     }
-    write_tensors(tmp_path / "a", state, {"who": "me"})
+    write_tensors(tmp_path / "a", state)
     assert all(torch.equal(t, state[n]) for n, t in load_file(tmp_path / "a").items())
     assert names(Path(tmp_path)) == ["a"]
