@@ -1,12 +1,12 @@
 """Classify reviews, one JSON line each, in the order in which they came.
 
 ``python -m hybridft_utils.classify FOLDER reviews.csv`` answers with the classifier whose tuning was saved in
-FOLDER (:meth:`hybridft_utils.Tuning.save`), on the model, with the labels and in the prompt it was trained with.
-It reads a text file with a review per line, a csv, tsv, jsonl or parquet file (gz too), or standard input, and
-writes lines such as ``{"text": "Lovely.", "label": "positive", "probability": 0.93}``.  Without a folder it
-answers zero-shot.
+FOLDER (:meth:`hybridft_utils.Tuning.save`), on the model, with the labels and in the prompt it was trained
+with.  It reads a text file with a review per line, a csv, tsv, jsonl or parquet file (gz too), or standard
+input, and writes lines such as ``{"text": "Lovely.", "label": "positive", "probability": 0.93}``.  Without a
+folder it answers zero-shot.
 
-A setting that contradicts the saved ones is refused; a tuning that an older version saved holds none, so that
+A setting that contradicts the saved ones is refused; a tuning that an older version saved holds none, so
 they are taken from the command line.  Lines are read and written batch by batch, so memory does not grow with
 their number; tables are read whole.
 """
@@ -41,7 +41,7 @@ from .tuning.saved_folder import read_settings
 
 
 def read_texts(source: str, text_column: str | None = None, drop_empty: bool = False) -> Iterator[str]:
-    """The reviews of a file, or of standard input for "-", as they are written; of lines, without the line end.
+    """The reviews of a file, or of standard input for "-", as they are written, without the ends of lines.
 
     Raises :class:`InputError` for a file that is missing or cannot be read, and, when it reaches them, for
     lines that are empty or not UTF-8.
@@ -85,7 +85,7 @@ def without_empty(texts: Iterable[str], unit: str, drop_empty: bool) -> Iterator
 def classify(
     classifier: Classifier, texts: Iterable[str], batch_size: int = 32, detokenize: bool = False
 ) -> Iterator[list[dict[str, Any]]]:
-    """For each batch of ``texts`` a list of text, label and the label's probability.
+    """For each batch of ``texts``, a list of rows with text, label and the label's probability.
 
     Texts are read without the white space around them, as in training, and given back as they are.
     """
@@ -110,7 +110,7 @@ def zero_shot(config: RunConfig) -> Classifier:
 
 
 def tuned_classifier(folder: str, given: dict[str, Any]) -> Classifier:
-    """The classifier whose tuning is in ``folder``; ``given`` holds settings of :class:`RunConfig` that were named.
+    """The classifier whose tuning is in ``folder``; ``given`` holds the fields of :class:`RunConfig` named.
 
     Raises :class:`InputError` where they contradict the saved ones.
     """
@@ -131,7 +131,7 @@ def tuned_classifier(folder: str, given: dict[str, Any]) -> Classifier:
 
 
 def check_agreement(config: RunConfig, given: dict[str, Any], described: dict[str, Any]) -> None:
-    """Refuse a named setting that is not the saved one; those that another kind of classifier reads are ignored."""
+    """Refuse a named setting that is not the saved one; those of another kind of classifier are ignored."""
     named = {name: getattr(config, name) for name in given}
     if "label_words" in named:
         named["labels"] = list(config.label_words)

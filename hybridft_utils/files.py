@@ -1,4 +1,4 @@
-"""Read and write files whole: every file of the package is written by :func:`replacing`.
+"""Read and write files whole: what the package itself writes goes through :func:`replacing`.
 
 A reader finds what a file held before or what it holds now, never a part, whatever stops the writer.
 """
@@ -34,9 +34,10 @@ TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial")
 def replacing(path: str | Path) -> Iterator[Path]:
     """The path of a new file to write; the file takes the place of ``path`` once the block is complete.
 
-    Folders on the way are created.  A symbolic link at ``path`` stays, and the file that it names is replaced.
-    If the block fails, ``path`` is as it was and the new file is removed.  Raises :class:`InputError` where
-    the file cannot be written: a full disk, a read-only place, a folder at ``path``.
+    Folders on the way are created.  A symbolic link at ``path`` stays, and the file that it names is
+    replaced.  If the block fails, ``path`` is as it was and the new file is removed.  Raises
+    :class:`InputError` where the file cannot be written: a full disk, a read-only place, a folder at
+    ``path``.
     """
     with writable("file", path):
         target = Path(os.path.realpath(path))
@@ -86,7 +87,7 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def json_line(content: Any) -> str:
-    """``content`` as one line of JSON, whatever its texts hold: no reader breaks it in two, UTF-8 can hold it."""
+    """``content`` as one line of JSON that no reader breaks in two and that UTF-8 can hold."""
     line = json.dumps(content, ensure_ascii=False, allow_nan=False)
     return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
 
@@ -99,7 +100,7 @@ def write_tensors(path: str | Path, state: Mapping[str, Tensor]) -> None:
 
 
 def check_writable(folder: str | Path, parameter: str) -> None:
-    """Try to write into ``folder``, which is created, before any long work; leaves no file behind.
+    """Try to write into ``folder``, which is created, before any long work; no file remains.
 
     Raises :class:`InputError` about ``parameter`` if it fails.
     """
@@ -134,7 +135,7 @@ def exclusive(folder: str | Path, parameter: str, wait: float = 0.0) -> Iterator
                     left.unlink(missing_ok=True)
         yield
     finally:
-        # Before the release: whoever waits for this file sees that it is gone, and makes a new one.
+        # Before the release: a process that waits for this file sees that it is gone, and makes a new one.
         with suppress(OSError):
             place.unlink(missing_ok=True)
         lock.release()

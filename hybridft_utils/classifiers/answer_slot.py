@@ -2,7 +2,8 @@
 
 Everything before still computes every position, since later layers attend to all of them.  In the last layer
 the two linear parts that follow the attention are given the answer's position alone; what they return is
-broadcast over the residual stream, so that one position is right and the others, which nobody reads, are not.
+broadcast over the residual stream, so that one position is right and the others, which nothing reads, are
+not.
 """
 
 from __future__ import annotations

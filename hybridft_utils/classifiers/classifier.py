@@ -63,7 +63,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def predict_logits(self, texts: Sequence[str], batch_size: int = 64) -> Tensor:
-        """(texts, labels) on the CPU, in evaluation mode; texts of like length share a batch.
+        """(texts, labels) on the CPU, in evaluation mode; texts of similar length share a batch.
 
         Raises :class:`InputError` for a batch size below 1, and where a logit is not a number.
         """

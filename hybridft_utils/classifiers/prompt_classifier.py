@@ -81,7 +81,7 @@ class PromptClassifier(Classifier):
         }
 
     def word_tokens(self, word: str) -> tuple[int, ...]:
-        """The tokens of a label word where the template has it."""
+        """The tokens of a label word as they are at its place in the template."""
         if not self.causal:
             return tuple(self.tokenizer(self.template.label_space + word, add_special_tokens=False).input_ids)
         context = self.encode("x")
@@ -112,7 +112,7 @@ class PromptClassifier(Classifier):
             row, tokens = self.encode(text, masks), self.room
             while len(row) > self.longest_prompt:
                 row = self.encode(self.cut(text, tokens) if tokens > 0 else "", masks)
-                # A character may have several tokens, and a text others beside the template than alone.
+                # A character may have several tokens, and a text other ones in the template than alone.
                 tokens -= max(1, len(row) - self.longest_prompt)
             rows.append(row)
         return rows
@@ -155,8 +155,8 @@ class PromptClassifier(Classifier):
     def loss(self, texts: Sequence[str], label_indices: Sequence[int] | Tensor) -> Tensor:
         """Mean cross-entropy in nats per text.
 
-        Where every label word is one token, the vocabulary's normaliser is the same for all labels and cancels,
-        so only the label words' rows of the output matrix are needed.
+        Where every label word is one token, the vocabulary's normaliser is the same for all labels and
+        cancels, so only the label words' rows of the output matrix are needed.
         """
         head = self.model.get_submodule(self._head)
         if not self.causal or type(head) is not nn.Linear or any(len(tokens) > 1 for _, tokens in self.words):

@@ -87,7 +87,7 @@ def close(one: Tensor, other: Tensor) -> bool:
 
 
 def compare(found: Tensor, right: Tensor, mistakes: Mapping[str, Tensor], case: str) -> None:
-    """:class:`Wrong` unless ``found`` is ``right``; a known mistake is named, else the difference is shown."""
+    """Raise :class:`Wrong` unless ``found`` is ``right``, with the known mistake or the difference."""
     if close(found, right):
         return
     difference = (found - right).abs().max().item()

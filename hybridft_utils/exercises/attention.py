@@ -26,8 +26,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None = N
 def attention(mine: Any) -> None:
     """``mine(query, key, value, causal) -> output``: scaled dot-product attention.
 
-    query and key are (..., T, d_k), value is (..., T, d_v), causal is True or False; the output is (..., T, d_v).
-    With causal True, position t sees the positions up to and including t.
+    query and key are (..., T, d_k), value is (..., T, d_v), causal is True or False; the output is
+    (..., T, d_v).  With causal True, position t sees the positions up to and including t.
     """
     for shape in ((5, 4), (2, 3, 5, 4)):
         query, key = torch.randn(2, *shape).mul(2)
@@ -78,9 +78,9 @@ def attention(mine: Any) -> None:
 def prefix_attention(mine: Any) -> None:
     """``mine(q, k, v, prefix_k, prefix_v, mask) -> output``: attention with trained keys and values in front.
 
-    q, k and v are (batch, T, d), the prefix's keys and values (n, d), the same for every text; mask is boolean
-    (batch, T, T), True where a query may see a key of the text.  Every query sees the whole prefix, and one
-    softmax goes over prefix and text together; the output is (batch, T, d).
+    q, k and v are (batch, T, d), the prefix's keys and values (n, d), the same for every text; mask is
+    boolean (batch, T, T), True where a query may see a key of the text.  Every query sees the whole prefix,
+    and one softmax goes over prefix and text together; the output is (batch, T, d).
     """
     q, k, v = (torch.randn(2, 5, 4).mul(2) for _ in range(3))
     prefix_k, prefix_v = torch.randn(2, 3, 4).mul(2)
@@ -120,11 +120,11 @@ def prefix_attention(mine: Any) -> None:
 
 
 def hybrid_layer(mine: Any) -> None:
-    """``mine(h, W_q, W_k, W_v, lora_q, lora_v, scale, prefix_k, prefix_v) -> output``: one head of the hybrid.
+    """``mine(h, W_q, W_k, W_v, lora_q, lora_v, scale, prefix_k, prefix_v) -> output``: a hybrid head.
 
-    h is (batch, T, d), the weights are (d_k, d); lora_q and lora_v are pairs (A: (r, d), B: (d_k, r)) whose product
-    scale * B A is added to W_q and W_v.  The prefix's keys and values are (n, d_k), seen by every position and not
-    touched by LoRA; the text is causal.  The output is (batch, T, d_k).
+    h is (batch, T, d), the weights are (d_k, d); lora_q and lora_v are pairs (A: (r, d), B: (d_k, r)) whose
+    product scale * B A is added to W_q and W_v.  The prefix's keys and values are (n, d_k), seen by every
+    position and not touched by LoRA; the text is causal.  The output is (batch, T, d_k).
     """
     h = torch.randn(2, 5, 6)
     weights = [torch.randn(4, 6) for _ in range(3)]

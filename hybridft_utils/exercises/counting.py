@@ -96,7 +96,8 @@ def strings(value: Any) -> list[str]:
 def macro_f1(mine: Any) -> None:
     """``mine(predicted: list[str], truth: list[str]) -> float``: the mean of the classes' F1.
 
-    The classes are those that occur in either list.  A class that is never predicted, or never true, has F1 = 0.
+    The classes are those that occur in either list.  A class that is never predicted, or never true, has an
+    F1 of 0.
     """
     cases = [
         (["a", "a", "b", "b", "b", "a"], ["a", "b", "b", "b", "b", "a"]),

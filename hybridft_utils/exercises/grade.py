@@ -47,8 +47,9 @@ def check_mine(name: str, mine: Any) -> Grade:
     """Run the book's checks of exercise ``name`` on your function or class ``mine``.
 
     Returns a :class:`Grade`: true or false, and one sentence that says what is wrong and for which input.
-    Mistakes in ``mine`` never raise.  Each grader's docstring, in this room, says what ``mine`` is called with.
-    Inputs are float32 whatever the default dtype is.  The random state and the default dtype stay as they were.
+    Mistakes in ``mine`` never raise.  Each grader's docstring, in this room, says what ``mine`` is called
+    with.  Inputs are float32 whatever the default dtype is.  The random state and the default dtype stay as
+    they were.
 
     Raises :class:`InputError` for a name that no exercise has.
     """

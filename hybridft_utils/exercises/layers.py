@@ -15,8 +15,8 @@ from .answers import Wrong, call, compare, kind, tensor
 def soft_prompt(mine: Any) -> None:
     """``mine(P: (n, d), embedded: (batch, T, d), mask: (batch, T)) -> (embedded, mask)``.
 
-    Puts the n vectors in front of every text: (batch, n + T, d), and a mask of (batch, n + T) that is 1 on them.
-    The mask is of integers, 1 on tokens and 0 on padding; P is trained, so its gradient must arrive.
+    Puts the n vectors in front of every text: (batch, n + T, d), and a mask of (batch, n + T) that is 1 on
+    them.  The mask is of integers, 1 on tokens and 0 on padding; P is trained, so its gradient must arrive.
     """
     prompt, embedded = torch.randn(3, 4), torch.randn(2, 5, 4)
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
@@ -76,8 +76,9 @@ def parameter(module: nn.Module, name: str, shape: tuple[int, int], meaning: str
 def lora_layer(mine: Any) -> None:
     """``mine(base: nn.Linear, rank: int, alpha: float) -> nn.Module``, usually a class.
 
-    Its parameters ``A`` (rank, in_features) and ``B`` (out_features, rank) are trained, the base is not.  It maps
-    x of shape (..., in_features) to base(x) + alpha / rank * x A^T B^T, and starts as the base, with A not zero.
+    Its parameters ``A`` (rank, in_features) and ``B`` (out_features, rank) are trained, the base is not.  It
+    maps x of shape (..., in_features) to base(x) + alpha / rank * x A^T B^T, and starts as the base, with A
+    not zero.
     """
     base, rank, alpha = nn.Linear(8, 6), 2, 5.0
     before = copy.deepcopy(base)
@@ -136,8 +137,8 @@ def lora_layer(mine: Any) -> None:
 def adapter(mine: Any) -> None:
     """``mine(width: int, bottleneck: int) -> nn.Module``, usually a class.
 
-    Its linear layers ``down`` (width to bottleneck) and ``up`` (bottleneck to width) have biases, and up starts
-    at zero.  It maps y of shape (..., width) to y + up(relu(down(y))).
+    Its linear layers ``down`` (width to bottleneck) and ``up`` (bottleneck to width) have biases, and up
+    starts at zero.  It maps y of shape (..., width) to y + up(relu(down(y))).
     """
     case = "for width 8 and bottleneck 3"
     layer = built(mine, {"width": 8, "bottleneck": 3}, case)

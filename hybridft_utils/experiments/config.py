@@ -34,7 +34,7 @@ METHOD_NAMES = ("full", "head", "lora", "prefix", "prompt", "adapter", "bitfit")
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 #: Widths and lengths of what a method adds; more could not be allocated.
 Size = Annotated[int, Field(gt=0, le=2**16)]
-#: Fields that are true or false; for any other field these are no values.
+#: Fields that are true or false; no other field takes these values.
 SWITCHES = ("detokenize", "drop_empty", "calibrate", "save_tunings", "resume")
 
 
@@ -168,7 +168,7 @@ class RunConfig(BaseModel):
         return {**LEARNING_RATES, **given}
 
 
-#: Where to start for ``builtin:movies``; ``benchmarks/learning_rates.py`` compares them on validation.
+#: Rates to start from with ``builtin:movies``; ``benchmarks/learning_rates.py`` compares them on validation.
 LEARNING_RATES = {
     "full": 3e-4,
     "head": 1e-2,

@@ -103,7 +103,7 @@ def rehearse(config: RunConfig, data: DatasetDict) -> None:
 
 
 def put(classifier: Classifier, methods: Sequence[Method], gating: str | None) -> Tuning:
-    """Attach ``methods``; a new head, which HeadOnly trains itself, is trained beside other methods as well."""
+    """Attach ``methods``; a new head, which HeadOnly trains itself, is also trained beside other methods."""
     has_head = isinstance(classifier, HeadClassifier) and not trains_head(methods)
     return attach(classifier, *methods, also_train=("head",) if has_head else (), gating=gating)
 
@@ -122,9 +122,10 @@ def epoch_line(epoch: Epoch, epochs: int) -> str:
 
 
 def build_classifier(config: RunConfig, labels: list[str], head: bool = False) -> Classifier:
-    """The classifier on the untouched base model: prompts where the model has a language head.
+    """The classifier on the untouched base model: a prompt if the model has a language head, else a new head.
 
-    A prompt's label words start calibrated, so that tuning need not first learn their prior.
+    ``head``, or ``classifier="head"`` in ``config``, asks for a new head in any case.  With ``calibrate`` a
+    prompt's label words start calibrated, so that tuning need not first learn their prior.
     """
     model, tokenizer = load_base(config.model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -145,7 +146,7 @@ def build_classifier(config: RunConfig, labels: list[str], head: bool = False) -
 
 
 def check_labels(config: RunConfig, labels: list[str]) -> None:
-    """Label words must name exactly the labels of the data, where they are used."""
+    """Refuse label words that do not name exactly the labels of the data, where they are used."""
     if config.classifier != "head" and set(config.label_words) != set(labels):
         given = ", ".join(config.label_words)
         raise InputError("label_words", given, f"words for exactly the labels {', '.join(labels)}")

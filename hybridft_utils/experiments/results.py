@@ -21,8 +21,9 @@ RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 class MethodResult:
     """One method with one seed; ``predictions`` are label indices of the test texts in order.
 
-    ``validation_accuracy`` is that of the parameters (the epoch, the C) that were kept; ``tuning`` the folder
-    of the trained parameters within ``output_dir``.
+    ``validation_accuracy`` is that of the parameters (the epoch, the C) that were kept; ``tuning`` is the
+    folder of the trained parameters within ``output_dir``; ``seconds`` is the time that
+    building, training and saving took.
     """
 
     method: str
@@ -58,8 +59,8 @@ class RunResult:
         return (np.array(rows) == np.array(self.test_labels)).astype(int)
 
     def table(self) -> pd.DataFrame:
-        """A row per method, in percent: mean accuracy on validation and on test, and its standard deviation
-        over seeds.
+        """A row per method: means over seeds of validation and test accuracy, the standard deviation of test
+        accuracy, and macro F1, all in percent; trained parameters and their share; mean seconds per seed.
         """
         rows = []
         for method in dict.fromkeys(r.method for r in self.results):

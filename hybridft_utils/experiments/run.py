@@ -1,4 +1,4 @@
-"""A sentiment run: several methods, several seeds, one table; the function behind notebook 10."""
+"""A sentiment run: several methods, several seeds, one table; notebook 10 calls it."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def run(config: RunConfig, report: Callable[[str], None] | None = print) -> RunR
     once all are there; tunings lie in the folders that the results name, relative to ``output_dir``.
     ``report`` gets lines of progress.  Under ``accelerate launch`` the main process alone writes and reports.
 
-    Raises :class:`InputError` before anything is trained for settings that cannot work, for a place that cannot
-    be written to, and for an ``output_dir`` that another run is using.
+    Raises :class:`InputError` before anything is trained for settings that cannot work, for a place that
+    cannot be written to, and for an ``output_dir`` that another run is using.
     """
     main = PartialState().is_main_process
     data = config.load_data()

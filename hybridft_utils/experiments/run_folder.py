@@ -69,7 +69,7 @@ class RunFolder:
         return self.output / self.name / "finished.jsonl"
 
     def read(self) -> list[MethodResult]:
-        """The rows that can be read; what a kill or a damage has cut is measured again."""
+        """The rows that can be read; what was cut by a kill or by damage is measured again."""
         with writable("output_dir", self.path):
             content = self.path.read_bytes() if self.path.exists() else b""
         rows = []

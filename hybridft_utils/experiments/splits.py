@@ -28,10 +28,10 @@ def as_split(rows: Dataset) -> Split:
 
 
 def subset(rows: Dataset, size: int | None, seed: int, parameter: str = "train_size") -> Dataset:
-    """``size`` rows drawn by ``seed``, balanced as the labels are; all rows for None.
+    """``size`` rows drawn by ``seed``, with the labels in the same proportions; all rows if ``size`` is None.
 
-    Raises :class:`InputError` about ``parameter`` for a size that leaves less than one row per label on
-    either side.
+    Raises :class:`InputError` about ``parameter`` for a size that leaves fewer rows than labels on either
+    side.
     """
     total = len(rows)
     if size is None or size == total:

@@ -48,7 +48,7 @@ class Point:
 
 
 def measure(point: Point, seed: int) -> dict[str, Any]:
-    """Train ``point`` with ``seed``: losses in nats, accuracies, and which test texts were right.
+    """Train ``point`` with ``seed``: losses in nats per text, accuracies, and which test texts were right.
 
     ``correct`` holds a 1 for every test text that was classified correctly, in order, as a string.
     """

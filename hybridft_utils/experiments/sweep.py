@@ -96,7 +96,7 @@ def is_done(place: Path, given: dict[str, Any]) -> bool:
 
 
 def run_all(runs: Mapping[Path, dict[str, Any]], jobs: int, executor: Executor | None) -> dict[str, str]:
-    """Run what is missing; the sentence that each failed run ended with."""
+    """Run papermill for each of ``runs``; returns the sentence of each failure by the name of its run."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
     failed = {}
     with nullcontext(executor) if executor is not None else ThreadPoolExecutor(jobs) as pool:
@@ -109,7 +109,7 @@ def run_all(runs: Mapping[Path, dict[str, Any]], jobs: int, executor: Executor |
 
 
 def run_one(place: Path, given: dict[str, Any], cwd: str, threads: int) -> str:
-    """One papermill run in ``place``, in a process of its own; "" or the sentence that it ended with."""
+    """Run papermill in ``place``, in a process of its own; returns "", or the sentence of a failure."""
     (place / RESULTS).unlink(missing_ok=True)
     place.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--kernel", "python3"]

@@ -1,4 +1,4 @@
-"""Train a classifier's tuning: AdamW, warm-up and linear decay, best epoch on validation kept."""
+"""Train a classifier's tuning with AdamW, warm-up and linear decay, and keep the best epoch on validation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .splits import Split
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave; losses in nats per text, training loss and accuracy over the epoch."""
+    """What one epoch gave: losses in nats per text, ``loss`` as the mean over the epoch's training texts."""
 
     epoch: int
     loss: float
@@ -146,7 +146,7 @@ def check_precision(precision: str) -> None:
 
 
 def check_loss(loss: float, tuning: Tuning, learning_rate: float | Mapping[str, float], epoch: int) -> None:
-    """Stop a training that has diverged, by the name of its methods."""
+    """Stop a training that has diverged, and name its methods."""
     if math.isfinite(loss):
         return
     kinds = [*(m.kind for m in tuning.methods), *(["also_train"] if tuning.also_train else [])]

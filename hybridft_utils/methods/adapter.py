@@ -1,4 +1,4 @@
-r"""Bottleneck adapters: a small network beside a sublayer (Houlsby et al. 2019).
+r"""Bottleneck adapters: a small network after or beside a sublayer (Houlsby et al. 2019).
 
 .. math:: \text{sequential: } y + s\,W_{up}\, f(W_{down}\, y), \qquad
    \text{parallel: } y + s\,W_{up}\, f(W_{down}\, x)
@@ -41,8 +41,8 @@ class Adapter(Method):
     """Bottleneck adapters of width ``bottleneck``, whose output is multiplied by ``scale``.
 
     ``placement`` "sequential": after attention and after the feed-forward network, as in
-    Houlsby et al. 2019; "parallel": beside the feed-forward network, as in He et al. 2022, who
-    use ``scale`` 4.
+    Houlsby et al. 2019; "parallel": beside the feed-forward network, as in He et al. 2022, where
+    ``scale`` is 4.
     """
 
     bottleneck: int = 64

@@ -84,7 +84,7 @@ ARCHITECTURES = {
 
 
 def find_transformer(model: nn.Module) -> PreTrainedModel:
-    """The transformers model that ``model`` is or holds (a classifier of this package, say)."""
+    """The transformers model that ``model`` is or holds (such as a classifier of this package)."""
     for module in model.modules():
         if isinstance(module, PreTrainedModel):
             return module

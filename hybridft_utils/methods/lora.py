@@ -3,7 +3,8 @@ r"""LoRA: a trained low-rank matrix beside a frozen one (Hu et al. 2022).
 .. math:: y = W x + b + \frac{\alpha}{r} B A x,
    \qquad A \in \mathbb{R}^{r \times d_{in}},\; B \in \mathbb{R}^{d_{out} \times r}
 
-B starts at zero, so the tuned model starts as the base model; A must not, or neither ever moves.
+B starts at zero, so the tuned model starts as the base model; A must not start at zero as well, or neither
+would ever move.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class LoRALinear(nn.Module):
 
 
 class FusedLoRALinear(LoRALinear):
-    """:class:`LoRALinear` as one operation (:mod:`hybridft_utils.methods.low_rank`), where that is possible."""
+    """:class:`LoRALinear` as one operation (:mod:`hybridft_utils.methods.low_rank`) where possible."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.fusible(x):
@@ -94,7 +95,7 @@ def weight_shape(layer: nn.Module) -> tuple[int, int]:
 
 
 def endings(given: object) -> tuple[str, ...]:
-    """Several endings of module names."""
+    """``given`` as a tuple of endings of module names."""
     if not isinstance(given, list | tuple | set) or not all(isinstance(name, str) for name in given):
         accepted = "'attention', 'mlp', 'all-linear' or a list of endings of module names"
         raise InputError("target_modules", given, accepted)
@@ -102,7 +103,7 @@ def endings(given: object) -> tuple[str, ...]:
 
 
 def pairs(parameter: str, given: object) -> tuple[tuple[str, float], ...]:
-    """Endings of module names and a value for each."""
+    """``given`` as pairs of an ending of module names and its value."""
     try:
         found = tuple(dict(given).items())  # type: ignore[call-overload]
     except (TypeError, ValueError):

@@ -1,6 +1,6 @@
 r"""A frozen matrix and a low-rank update as one operation: :math:`y = W x + b + s B A x`.
 
-Autograd on the plain formula passes over activations of full width three times more than it must: for the
+Autograd on the plain formula makes three passes over activations of full width that are not needed: for the
 scale, for the sum of both outputs, and for the sum of both input gradients.  Here the scale is folded into a
 small product and sums are made where the products are written (compare RunLoRA, Cherniuk et al. 2023).  The
 gradient of :math:`W` is never formed.

@@ -38,7 +38,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Host:
-    """A model about to be tuned, and where things are in it."""
+    """A model about to be tuned, and where its layers are."""
 
     root: nn.Module  # what the user attached to; names are seen from here
     model: PreTrainedModel
@@ -62,7 +62,7 @@ class Host:
             yield f"{layers}.{index}"
 
     def check_unshared(self, paths: Sequence[str]) -> None:
-        """Refuse to put parts at ``paths`` where two of them are one module: only the last would be trained."""
+        """Refuse ``paths`` of which two lead to one module: only the last part there would be trained."""
         first: dict[nn.Module, str] = {}
         for path in paths:
             other = first.setdefault(self.root.get_submodule(path), path)
@@ -112,7 +112,7 @@ class Method:
 class Gate(nn.Module):
     r"""How much of a part is used, from the sublayer's input: :math:`g_t = \sigma(w^\top h_t + b)`.
 
-    UniPELT (Mao et al. 2022, section 3.2) averages over the tokens; a gate of each token keeps
+    UniPELT (Mao et al. 2022, section 3.2) averages over the tokens; one gate per token keeps
     causal models causal and does not depend on padding.  ``last`` holds the newest gates.
     """
 
@@ -156,7 +156,7 @@ def check_whole(parameter: str, value: object, least: int = 1) -> None:
 
 
 def check_number(parameter: str, value: object, valid: Callable[[Any], bool], accepted: str) -> None:
-    """Refuse anything but a number that a computer calculates with and that is ``valid``."""
+    """Refuse anything but a ``valid`` number within the range of floating point."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or (isinstance(value, int) and abs(value) > sys.float_info.max) or not valid(value):
         raise InputError(parameter, value, accepted)

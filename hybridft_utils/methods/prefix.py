@@ -88,7 +88,7 @@ def prefix_attention(
     gate_logit: Tensor | None = None,
     **options: Any,
 ):
-    """transformers' attention function with the prefix of ``module`` in front.
+    """The attention function of transformers, with the prefix of ``module`` in front of its keys and values.
 
     ``query`` is (batch, heads, tokens, head width), ``mask`` (batch, 1, tokens, keys): boolean
     under sdpa, additive under eager.  ``gate_logit`` is an input gate's, (batch, 1, tokens, 1).
@@ -112,7 +112,7 @@ def prefix_attention(
         return eager(module, query, key, value, mask, **options)
     if not torch.is_autocast_enabled("cpu") or query.device.type != "cpu":
         return sdpa_attention_forward(module, query, key, value, mask, **options)
-    # Half-precision attention on a processor takes five times as long backward as single precision.
+    # On a processor the backward pass of attention takes five times as long in half as in single precision.
     query, key, value, mask = (t.float() if t.dtype in HALF else t for t in (query, key, value, mask))
     with torch.autocast("cpu", enabled=False):
         output, weights = sdpa_attention_forward(module, query, key, value, mask, **options)

@@ -26,8 +26,8 @@ def mam(prefix_length: int = 30, bottleneck: int = 512, scale: float = 4.0) -> R
 
 def unipelt(prefix_length: int = 10, bottleneck: int = 48, rank: int = 8, alpha: float = 16.0) -> Recipe:
     """UniPELT (Mao et al. 2022): prefix, sequential adapter and LoRA, each with a gate that is learned
-    from the sublayer's input.  LoRA changes the query and value projections in the paper; here all
-    of the attention's, whose names do not depend on the model.
+    from the sublayer's input.  LoRA changes the query and value projections in the paper.  Here it
+    changes all projections of the attention, since "attention" means the same in every model.
     """
     lora = LoRA(rank, alpha, target_modules="attention")
     return Recipe((lora, Prefix(prefix_length), Adapter(bottleneck)), gating="unipelt")

@@ -2,8 +2,9 @@ r"""Soft prompt (prompt tuning): trained vectors in front of the input's embeddi
 
 .. math:: [P; E(x)] \in \mathbb{R}^{(n + T) \times d}
 
-The rows of the n prompt vectors are cut off again after the inner model (:mod:`hybridft_utils.methods.input_hook`).  So
-logits, labels and a classifier's pooling see the T positions of the text and nothing else.
+The rows of the n prompt vectors are cut off again after the inner model
+(:mod:`hybridft_utils.methods.input_hook`).  So logits, labels and a classifier's pooling see the T positions
+of the text and nothing else.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from ..errors import InputError
 
 ADAPTER = "adapter_config.json"
 FLOATING = ("F64", "F32", "F16", "BF16")
-#: What models compute anew, and files of older versions hold: positions, masks, rotary frequencies.
+#: What models compute anew although files of older versions hold it: positions, masks, rotary frequencies.
 COMPUTED = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq|attn\.(masked_)?bias)$")
 #: Heads that serve pre-training alone, and the pooler, which no classifier of this package reads.
 PRETRAINING_HEADS = re.compile(

@@ -42,8 +42,8 @@ class Corpus:
 def read_corpus(data: Sequence[str], hold_out: Sequence[str] = ()) -> Corpus:
     """The cleaned texts of ``data`` without the test parts of ``hold_out``, and these test parts.
 
-    With something held out, each training text is there once, and none that nearly repeats a held-out
-    text.  Without, the texts are as the sources have them.
+    If something is held out, each training text occurs once, and none nearly repeats a held-out text.
+    Otherwise the texts are as the sources have them.
     """
     for name in hold_out:
         if name not in data:
@@ -143,7 +143,7 @@ def without_near_duplicates(texts: Iterable[str], held_out: Sequence[str]) -> li
 
 
 def pack(reviews: list[list[int]], context: int) -> np.ndarray:
-    """Rows of ``context`` tokens, (rows, context); only what is left at the very end is lost.
+    """Rows of ``context`` tokens, (rows, context); only what does not fill a last row is lost.
 
     Each row begins with the start token: a review's own, or one put before what the last row cut off.
     """

@@ -60,7 +60,7 @@ def attention_weights(query: Tensor, key: Tensor, causal: bool = True) -> Tensor
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, causal: bool = True) -> Tensor:
-    """The mean of the values, weighted for each query: (..., T, d_k)."""
+    """The weighted mean of the values (..., S, d_v) for each query, (..., T, d_v)."""
     return attention_weights(query, key, causal) @ value
 
 

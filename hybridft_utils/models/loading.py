@@ -197,5 +197,5 @@ def loader(config: PretrainedConfig) -> Any:
 
 
 def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Most tokens one input may have."""
+    """The largest number of tokens in one input."""
     return min(model.config.max_position_embeddings, tokenizer.model_max_length)

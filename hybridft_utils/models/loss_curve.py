@@ -12,7 +12,7 @@ from ..notebook.figures import FROZEN, TRAINED, use_style
 
 
 def draw_losses(entries: Sequence[dict[str, Any]], picture: Path) -> None:
-    """The loss of each logged batch and the loss on held-out reviews, nats per token, against the tokens seen."""
+    """Draw training and held-out loss, in nats per token, against the tokens seen, into ``picture``."""
     validated = [e for e in entries if "validation_loss" in e]
     losses = [e["loss"] for e in entries]
     with plt.rc_context():

@@ -87,7 +87,7 @@ def prepare(
 def save_checkpoint(
     folder: Path, model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], state: Checkpoint
 ) -> None:
-    """Write the log, for those who watch, and then the checkpoint, which holds it too; each in one step."""
+    """Write the log, so that it can be watched, and then the checkpoint, which also holds it."""
     write_text(folder / LOG, "".join(f"{json.dumps(entry)}\n" for entry in state.log))
     made = io.BytesIO()
     states = [o.state_dict() for o in optimizers]

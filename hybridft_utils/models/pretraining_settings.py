@@ -70,9 +70,10 @@ class PretrainConfig(BaseModel):
         return {**self.model_dump(mode="json", exclude=set(FREE)), "data": corpus.fingerprint()}
 
     def batch(self, step: int, rows: Tensor) -> Tensor:
-        """The rows of a step, (batch_size, context): a function of seed and step alone.
+        """The rows of a step, (batch_size, context).
 
-        So a continued run sees the same batches.  Every pass over the data has its own order.
+        Seed and step alone decide them, so a continued run sees the same batches.  Every pass over the data
+        has its own order.
         """
         steps_per_pass = len(rows) // self.batch_size
         order = np.random.default_rng([self.seed, step // steps_per_pass]).permutation(len(rows))

@@ -110,7 +110,7 @@ def bits_and_characters(
 def bits_per_character(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int = 255
 ) -> float:
-    """Bits of all texts together, divided by their characters; of each text ``max_tokens`` tokens count.
+    """Bits of all texts divided by their characters, over the first ``max_tokens`` tokens of each text.
 
     Texts are scored as given: lower-case them if one of the models you compare reads lower case.
     """

@@ -1,7 +1,8 @@
 """A character trigram with interpolated Kneser-Ney smoothing: the yardstick of a character-level model.
 
-``python -m hybridft_utils.models.trigram --data DATA ... --hold_out SOURCE ... --model MODEL --out FILE.json``
-measures bits per character of both on the held-out texts of each SOURCE, with the vocabulary of MODEL.
+``python -m hybridft_utils.models.trigram --data DATA ... --hold_out SOURCE ... --model MODEL --out FILE``
+measures bits per character of both on the held-out texts of each SOURCE, with the vocabulary of MODEL, and
+writes them into FILE as JSON.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def windows(row: np.ndarray) -> np.ndarray:
 
 
 def contexts(keys: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct contexts, and how often and with how many different characters each is there."""
+    """Distinct contexts, how often each occurs, and with how many different characters."""
     found, places = np.unique(keys, return_inverse=True)
     return found, np.bincount(places, weights=counts), np.bincount(places)
 

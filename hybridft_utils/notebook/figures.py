@@ -1,4 +1,4 @@
-"""One look for every figure of the book: what is frozen is grey, what is trained has a colour."""
+"""One look for every figure of the book, with one colour per method."""
 
 from __future__ import annotations
 

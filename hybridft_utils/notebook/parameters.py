@@ -1,4 +1,4 @@
-"""Check a notebook's parameters, also those that papermill injected."""
+"""Check a notebook's parameters, including those that papermill injected."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class NotebookBar:
 def progress(
     items: Iterable[T], description: str, total: int | None = None, delay: float = 10
 ) -> Iterable[T]:
-    """``items`` behind a bar that appears where they take longer than ``delay`` seconds."""
+    """``items`` with a progress bar, which appears if they take longer than ``delay`` seconds."""
     in_notebook = getattr(get_ipython(), "kernel", None) is not None
     file = NotebookBar() if in_notebook else None
     return tqdm(items, description, total, leave=False, delay=delay, mininterval=1, file=file)

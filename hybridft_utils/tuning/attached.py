@@ -20,7 +20,7 @@ from ..methods.prefix import Prefix, PrefixKV, ReparametrisedKV
 from ..methods.registry import METHODS
 from .marks import mark, unmark
 
-#: What a parameter may be loaded from: not integers, and no precision of 8 bits.
+#: The types that a parameter may be loaded from: no integers, and nothing of 8 bits.
 PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -215,7 +215,7 @@ class Attached:
         return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
 
     def count(self) -> Count:
-        """How many parameters are trained, of how many in base and parts together."""
+        """The number of trained parameters, and of all parameters in base and parts together."""
         by_method: dict[str, int] = {}
         added = 0
         for name, parameter, kind in self._entries():

@@ -18,7 +18,7 @@ SIZES = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_at
 def describe_base(tuning: Attached, checksum: Callable[[Tensor], Any] = tensor_checksum) -> dict[str, Any]:
     """Sizes, precision and a checksum of each parameter of the base that ``tuning`` does not train.
 
-    What is trained in place is saved with the tuning, so it may differ before.
+    What is trained in place is saved with the tuning, so it may differ in the base.
     """
     model = tuning.model
     return {
@@ -29,13 +29,13 @@ def describe_base(tuning: Attached, checksum: Callable[[Tensor], Any] = tensor_c
 
 
 def sampled_checksum(parameter: Tensor) -> int:
-    """Of 256 values spread over ``parameter``, as folders of format 1 hold it."""
+    """The CRC-32 of 256 to 511 values spread over ``parameter`` (all of a smaller one), as in format 1."""
     values = parameter.detach().flatten()[:: max(1, parameter.numel() // 256)].float()
     return zlib.crc32(values.cpu().numpy().tobytes())
 
 
 def compare_bases(saved: dict[str, Any], given: dict[str, Any]) -> None:
-    """Refuse another base model than the saved one, by the name of the first difference."""
+    """Refuse a base model other than the saved one, and name the first difference."""
     for name in (*SIZES, "dtype"):
         if given[name] != saved.get(name):
             accepted = f"the saved tuning's base with {name}={saved.get(name)}"

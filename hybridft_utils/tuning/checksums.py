@@ -1,4 +1,4 @@
-"""SHA-256 checksums of tensors and settings: what is not as it was saved is noticed."""
+"""SHA-256 checksums of tensors and settings, which show any change since they were saved."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def tensor_checksum(tensor: Tensor) -> str:
-    """Of type, shape and every bit of ``tensor``, in hexadecimal."""
+    """The SHA-256 of the type, the shape and every bit of ``tensor``, in hexadecimal."""
     values = tensor.detach().contiguous().cpu()
     found = hashlib.sha256(f"{values.dtype} {tuple(values.shape)}".encode())
     found.update(values.reshape(-1).view(torch.uint8).numpy().data)
@@ -19,5 +19,5 @@ def tensor_checksum(tensor: Tensor) -> str:
 
 
 def settings_checksum(settings: Any) -> str:
-    """Of ``settings`` as JSON, whatever the order of their names, in hexadecimal."""
+    """The SHA-256 of ``settings`` as JSON, whatever the order of their names, in hexadecimal."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

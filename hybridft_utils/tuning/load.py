@@ -21,16 +21,16 @@ from .base_identity import compare_bases, describe_base, sampled_checksum
 from .checksums import tensor_checksum
 from .saved_folder import SETTINGS, read_tuning
 
-#: How far a classifier's calibration may be from the saved one, in nats: another machine rounds differently.
+#: How far a calibration may be from the saved one, in nats, since another machine rounds differently.
 PRIOR_TOLERANCE = 1e-3
 
 
 def load_tuning(model: nn.Module, folder: str | Path) -> Tuning:
-    """Attach what :meth:`Tuning.save` wrote to ``model``, the base model or the classifier it was trained on.
+    """Put what :meth:`Tuning.save` wrote back on ``model``, the base model or classifier it was trained on.
 
-    Raises :class:`InputError` for another base model or a classifier with other labels, label words or
-    template, by the name of the difference, and for a folder that is damaged or was written by something
-    else; the model is then as it was.
+    Raises :class:`InputError`, which names the difference, for another base model and for a classifier with
+    other labels, label words or template.  The same error is raised for a folder that is damaged or was
+    written by something else.  The model is then as it was.
     """
     settings, state = read_tuning(folder)
     sampled = settings["format_version"] == 1

@@ -8,7 +8,7 @@ MARK = "_tuning_attached"
 
 
 def mark(root: nn.Module) -> None:
-    """Mark every module, which a copy of the model keeps, and every parameter, which another model may share."""
+    """Mark every module, which a copy of the model keeps, and every parameter, which models may share."""
     for held in (*root.modules(), *root.parameters()):
         setattr(held, MARK, True)
 

@@ -33,8 +33,8 @@ from .peft_folder import (
 def export_peft(tuning: Attached, folder: str | Path) -> None:
     """Write ``tuning`` as a folder that ``PeftModel.from_pretrained`` loads with equal logits.
 
-    A prefix of a rotary model with ``positions="keep"`` is rotated by its length, since PEFT moves
-    the text by the length of the prefix.  Raises :class:`InputError` with the reason for what PEFT cannot hold.
+    A prefix of a rotary model with ``positions="keep"`` is rotated by its length, since PEFT moves the text
+    by the length of the prefix.  Raises :class:`InputError` with the reason for what PEFT cannot hold.
     """
     tuning.need_attached("export_peft()")
     exporters = {"lora": export_lora, "prefix": export_prefix, "prompt": export_prompt}
@@ -127,7 +127,7 @@ def export_prompt(tuning: Attached) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def head_tensors(tuning: Attached) -> dict[str, dict[str, Tensor]]:
-    """Heads trained in place, and a classifier's whether trained or not: a head's tensors by its name."""
+    """Each head's tensors by its name: heads trained in place, and a classifier's head, trained or not."""
     modules = {inside(tuning, n).split(".")[0] for n, _ in tuning.named_parameters() if n in tuning.in_place}
     if task_type(tuning.model) == "SEQ_CLS":
         modules |= {n for n, m in tuning.model.named_children() if m is not tuning.host.inner}

@@ -21,8 +21,8 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 #: Where PEFT's wrapper keeps the base model, which starts the names of saved tensors.
 LORA_BASE, PROMPT_BASE = "base_model.model", "base_model"
-#: An entry beside the tensors: the checksum of the settings that were written with them, but for where the
-#: base model lies, which may be changed by hand.
+#: An entry beside the tensors: the checksum of the settings that were written with them, except for those
+#: that say where the base model lies, which may be changed by hand.
 PAIRED, FREE = "hybridft_config", ("base_model_name_or_path", "revision", "inference_mode")
 #: How often, and how many seconds apart, a reader looks again while the two files do not belong together.
 LOOKS, PAUSE = 50, 0.1
@@ -90,7 +90,7 @@ def read_adapter(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]
 
 
 def refuse_pooled_prompt(parameter: str, model: PreTrainedModel) -> None:
-    """PEFT's classifiers with a soft prompt pool a prompt vector or padding instead of the text."""
+    """Refuse a soft prompt on a classifier: PEFT would pool a prompt vector or padding, not the text."""
     if task_type(model) == "SEQ_CLS":
         raise InputError(
             parameter,

@@ -60,7 +60,7 @@ def import_lora(model: nn.Module, config: dict[str, Any], tensors: dict[str, Ten
 
 
 def by_pattern(config: dict[str, Any], name: str, paths: dict[str, int], default: Any) -> dict[str, Any]:
-    """The value of each path: that of the first pattern that fits it.  A pattern that fits none is refused."""
+    """The value of each path, from the first pattern that fits it; a pattern that fits no path is refused."""
     patterns = config.get(name) or {}
     if not isinstance(patterns, dict):
         raise InputError(name, patterns, "a value for each of some patterns")

@@ -1,8 +1,8 @@
 """One folder for a whole tuning: settings in ``tuning.json``, tensors in ``tuning-CHECKSUM.safetensors``.
 
-Two files cannot be replaced in one step, so the settings name the file of tensors that belongs to them.  A save
-writes the tensors under a new name, then replaces ``tuning.json``, then removes the tensors that it replaced.
-A reader who finds them gone reads ``tuning.json`` again.
+Two files cannot be replaced in one step, so the settings name the file of tensors that belongs to them.  A
+save writes the tensors under a new name, then replaces ``tuning.json``, then removes the tensors that it
+replaced.  A reader that finds them gone reads ``tuning.json`` again.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def save_tuning(tuning: Attached, folder: str | Path) -> None:
 
 
 def describe_tuning(tuning: Attached, tensors: dict[str, str]) -> dict[str, Any]:
-    """Everything but the tensors, of which the checksums are given; with a checksum of itself."""
+    """All settings, with the checksums of the ``tensors`` and, last, a checksum of the settings."""
     methods = [replace(m, reparam_hidden=None) if isinstance(m, Prefix) else m for m in tuning.methods]
     describe = getattr(tuning.root, "describe", None)
     settings = {
@@ -73,7 +73,7 @@ def describe_tuning(tuning: Attached, tensors: dict[str, str]) -> dict[str, Any]
 
 
 def loaded_from(tuning: Attached) -> str | None:
-    """The name that loads the base again; of a folder, the whole path."""
+    """The name that loads the base again; for a folder, its absolute path."""
     name = getattr(tuning.model, "loaded_from", None)
     return os.path.abspath(name) if name is not None and os.path.isdir(name) else name
 
