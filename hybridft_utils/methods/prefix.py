@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.integrations import sdpa_attention
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from ..errors import InputError
@@ -79,6 +79,20 @@ class ReparametrisedKV(PrefixKV):
         return key, value
 
 
+def sdpa_attention_forward(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **options: Any
+):
+    """The function of this name in transformers, in single precision under autocast on a processor."""
+    if not torch.is_autocast_enabled("cpu") or query.device.type != "cpu":
+        return sdpa_attention.sdpa_attention_forward(module, query, key, value, mask, **options)
+    given = query.dtype
+    # On a processor the backward pass of attention takes five times as long in half as in single precision.
+    query, key, value, mask = (t.float() if t.dtype in HALF else t for t in (query, key, value, mask))
+    with torch.autocast("cpu", enabled=False):
+        output, weights = sdpa_attention.sdpa_attention_forward(module, query, key, value, mask, **options)
+    return output.to(given), weights
+
+
 def prefix_attention(
     module: nn.Module,
     query: Tensor,
@@ -93,7 +107,6 @@ def prefix_attention(
     ``query`` is (batch, heads, tokens, head width), ``mask`` (batch, 1, tokens, keys): boolean
     under sdpa, additive under eager.  ``gate_logit`` is an input gate's, (batch, 1, tokens, 1).
     """
-    given = query.dtype
     prefix = module._modules.get("prefix")
     if isinstance(prefix, PrefixKV):
         batch, tokens = query.shape[0], query.shape[2]
@@ -110,13 +123,7 @@ def prefix_attention(
     if module.config._attn_implementation == EAGER:  # type: ignore[union-attr]
         eager = sys.modules[type(module).__module__].eager_attention_forward
         return eager(module, query, key, value, mask, **options)
-    if not torch.is_autocast_enabled("cpu") or query.device.type != "cpu":
-        return sdpa_attention_forward(module, query, key, value, mask, **options)
-    # On a processor the backward pass of attention takes five times as long in half as in single precision.
-    query, key, value, mask = (t.float() if t.dtype in HALF else t for t in (query, key, value, mask))
-    with torch.autocast("cpu", enabled=False):
-        output, weights = sdpa_attention_forward(module, query, key, value, mask, **options)
-    return output.to(given), weights
+    return sdpa_attention_forward(module, query, key, value, mask, **options)
 
 
 def whole_mask(make: Any, *args: Any, **options: Any) -> Tensor:
