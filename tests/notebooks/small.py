@@ -7,6 +7,7 @@ SMALL: dict[str, dict[str, object]] = {
         "evaluation_size": 20,
         "text": "A dull film, and far too long.",
         "max_new_tokens": 8,
+        "beam_width": 2,
     },
     "02_cross_entropy_gradients": {
         "seed": 1,
