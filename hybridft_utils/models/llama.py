@@ -76,8 +76,8 @@ def merge_heads(x: Tensor) -> Tensor:
 
 def rotary_angles(positions: Tensor, head_dim: int, theta: float = 10_000.0) -> Tensor:
     """Angles in radians, (T, d_k / 2): position * theta^(-2i / d_k) for pair i (Su et al. 2021, 3.2.2)."""
-    frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim)
-    return positions[:, None] * frequencies
+    pairs = torch.arange(0, head_dim, 2, device=positions.device).float()
+    return positions[:, None] * (1.0 / theta ** (pairs / head_dim))
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
@@ -95,7 +95,8 @@ class RMSNorm(nn.Module):
         self.weight, self.eps = nn.Parameter(torch.ones(size)), eps
 
     def forward(self, h: Tensor) -> Tensor:
-        return self.weight * (h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + self.eps))
+        mean_square = h.pow(2).mean(-1, keepdim=True)
+        return self.weight * (h * torch.rsqrt(mean_square + self.eps))
 
 
 class FeedForward(nn.Module):
@@ -103,9 +104,10 @@ class FeedForward(nn.Module):
 
     def __init__(self, shape: LlamaShape):
         super().__init__()
-        self.gate_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
+        width, inner = shape.hidden_size, shape.intermediate_size
+        self.gate_proj = nn.Linear(width, inner, bias=False)
+        self.up_proj = nn.Linear(width, inner, bias=False)
+        self.down_proj = nn.Linear(inner, width, bias=False)
 
     def forward(self, h: Tensor) -> Tensor:
         return self.down_proj(silu(self.gate_proj(h)) * self.up_proj(h))
@@ -117,10 +119,11 @@ class Attention(nn.Module):
     def __init__(self, shape: LlamaShape):
         super().__init__()
         self.heads, self.kv_heads = shape.num_attention_heads, shape.num_key_value_heads
-        self.q_proj = nn.Linear(shape.hidden_size, self.heads * shape.head_dim, bias=False)
-        self.k_proj = nn.Linear(shape.hidden_size, self.kv_heads * shape.head_dim, bias=False)
-        self.v_proj = nn.Linear(shape.hidden_size, self.kv_heads * shape.head_dim, bias=False)
-        self.o_proj = nn.Linear(self.heads * shape.head_dim, shape.hidden_size, bias=False)
+        width, head_dim = shape.hidden_size, shape.head_dim
+        self.q_proj = nn.Linear(width, self.heads * head_dim, bias=False)
+        self.k_proj = nn.Linear(width, self.kv_heads * head_dim, bias=False)
+        self.v_proj = nn.Linear(width, self.kv_heads * head_dim, bias=False)
+        self.o_proj = nn.Linear(self.heads * head_dim, width, bias=False)
         self.attend: Callable[[Tensor, Tensor, Tensor], Tensor] = attention
 
     def forward(self, h: Tensor, angles: Tensor, cache: list[Tensor] | None = None) -> Tensor:
@@ -129,10 +132,11 @@ class Attention(nn.Module):
         value = split_heads(self.v_proj(h), self.kv_heads)
         if cache is not None:
             if cache:
-                key, value = torch.cat([cache[0], key], dim=2), torch.cat([cache[1], value], dim=2)
+                key = torch.cat([cache[0], key], dim=2)
+                value = torch.cat([cache[1], value], dim=2)
             cache[:] = key, value
         shared = self.heads // self.kv_heads
-        key, value = key.repeat_interleave(shared, dim=1), value.repeat_interleave(shared, dim=1)
+        key, value = (x.repeat_interleave(shared, dim=1) for x in (key, value))
         return self.o_proj(merge_heads(self.attend(query, key, value)))
 
 
