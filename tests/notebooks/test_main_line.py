@@ -124,3 +124,20 @@ def test_stubs_stand_in_exercises_and_solutions_pass_their_grader(path: Path) ->
             solved += graded
     assert sorted(stubs) == sorted(solved)
     assert stubs or path.stem in WAITING
+
+
+#: Helpers that the chapters' own definitions call; a reader has seen each of them written out.
+SHOWN_ONCE = {
+    "pad": "# hybridft_utils.classifiers.classifier.Classifier.pad",
+    "encode_all": "# hybridft_utils.classifiers.prompt_classifier.PromptClassifier.encode_all",
+    "attach": ".set_submodule(name, LoRALinear(",
+}
+
+
+@pytest.mark.parametrize("helper", SHOWN_ONCE)
+def test_a_helper_that_the_lessons_use_is_shown_once(helper: str) -> None:
+    used = [p.stem for p in NOTEBOOKS for c in code_cells(p) if re.search(rf"\b{helper}\(", c.source)]
+    shown = [
+        p.stem for p in NOTEBOOKS for c in code_cells(p) if SHOWN_ONCE[helper] in c.source and not hidden(c)
+    ]
+    assert used and len(shown) == 1, f"{helper} is shown in {shown}"
