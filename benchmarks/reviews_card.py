@@ -11,6 +11,7 @@ from hybridft_utils import RunResult, load_reviews
 from hybridft_utils.evidence.statistics import estimate
 from hybridft_utils.experiments.results import load_result
 from hybridft_utils.experiments.run import BAG_OF_WORDS, MAJORITY
+from hybridft_utils.files import write_text
 from hybridft_utils.reviews.splits import BUILTIN
 
 CARD = BUILTIN["builtin:reviews-en"] / "README.md"
@@ -49,4 +50,4 @@ def filled(card: str) -> str:
 
 
 if __name__ == "__main__":
-    CARD.write_text(filled(CARD.read_text(encoding="utf-8")), encoding="utf-8")
+    write_text(CARD, filled(CARD.read_text(encoding="utf-8")))

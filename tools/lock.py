@@ -11,6 +11,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from hybridft_utils.files import write_text
+
 ROOT = Path(__file__).resolve().parents[1]
 LEFT_OUT = ("pip", "wheel", "hybridft-utils")
 CUDA = ("nvidia-", "cuda-", "triton")
@@ -36,9 +38,10 @@ def direct() -> list[str]:
 def main() -> None:
     pins = installed()
     lines = ["# Every dependency, exactly; made by `make lock`."] + [f"{n}=={v}" for n, v in pins.items()]
-    (ROOT / "requirements.lock").write_text("\n".join(lines) + "\n")
+    write_text(ROOT / "requirements.lock", "\n".join(lines) + "\n")
     listed = "".join(f"      - {name}=={pins[name]}\n" for name in direct())
-    (ROOT / "environment.yml").write_text(
+    write_text(
+        ROOT / "environment.yml",
         "# For conda and Binder; made by `make lock`.  The index holds PyTorch's builds without CUDA.\n"
         "name: hybridft\n"
         "channels: [conda-forge]\n"
@@ -46,7 +49,7 @@ def main() -> None:
         "  - python=3.11\n"
         "  - pip\n"
         "  - pip:\n"
-        "      - --extra-index-url https://download.pytorch.org/whl/cpu\n" + listed
+        "      - --extra-index-url https://download.pytorch.org/whl/cpu\n" + listed,
     )
 
 
