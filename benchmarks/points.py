@@ -17,9 +17,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from tqdm import tqdm
 from typing_extensions import TypedDict
 
-from hybridft_utils import InputError, load_reviews
-from hybridft_utils.evidence.provenance import portable, provenance
+from hybridft_utils import InputError, RunConfig, load_base, load_reviews
+from hybridft_utils.evidence.provenance import base_fingerprint, portable, provenance
 from hybridft_utils.experiments.results import RESULTS
+from hybridft_utils.experiments.run_folder import run_key
 from hybridft_utils.experiments.studies import Point, measure
 from hybridft_utils.files import exclusive, write_json, write_text
 
@@ -53,7 +54,7 @@ def run_points(
     """Measure every point with every seed and write ``benchmarks/results/study-NAME.json``.
 
     A point trains on ``dataset`` unless its settings name another.  Finished rows are kept in
-    ``runs/studies/NAME.jsonl``; rows of a point whose settings have changed since, and lines that a kill has
+    ``runs/studies/NAME.jsonl``; rows of a point whose settings, data or base model have changed since, and lines that a kill has
     cut, are measured again.  A training that fails, even by a killed process, does not stop the others;
     :class:`InputError` names the failed ones at the end.
     """
@@ -63,8 +64,8 @@ def run_points(
         else p
         for label, p in points.items()
     }
-    key = {label: json.dumps(p.describe(), sort_keys=True) for label, p in placed.items()}
     load_reviews(dataset)  # a folder that is not there ends here, not in every process
+    key = {label: point_key(p) for label, p in placed.items()}
     folder = Path("runs/studies")
     with exclusive(folder / name, "names"), Workers(jobs) as workers:
         kept = Kept(folder / f"{name}.jsonl")
@@ -144,6 +145,14 @@ class Kept:
     def add(self, entry: dict[str, Any]) -> None:
         self.entries.append(entry)
         write_text(self.path, "".join(json.dumps(e) + "\n" for e in self.entries))
+
+
+def point_key(point: Point) -> str:
+    """What decides a point's rows: methods, settings, the data read and the base model's weights."""
+    described = point.describe()
+    config = RunConfig(**described["settings"])
+    run = run_key(config, config.load_data(), base_fingerprint(*load_base(config.model)))
+    return json.dumps({**described, "run": run}, sort_keys=True)
 
 
 def portable_point(described: dict[str, Any]) -> dict[str, Any]:

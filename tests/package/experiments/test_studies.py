@@ -100,6 +100,15 @@ def test_a_bad_point_and_a_killed_one_lose_no_rows(results):
     assert [json.loads(line)["row"]["point"] for line in lines] == ["good"]
 
 
+def test_rows_of_changed_data_do_not_count(results):
+    point = Point((LoRA(rank=2),), {**SMALL, "dataset": str(results)})
+    before = runner.point_key(point)
+    assert runner.point_key(point) == before
+    test = results / "test.csv"
+    test.write_text(test.read_text().replace("number 0", "number zero"))
+    assert runner.point_key(point) != before
+
+
 @given(cut=st.integers(0, 300), noise=st.binary(max_size=9))
 @settings(deadline=None)
 def test_a_line_that_was_cut_is_measured_again(cut, noise):
