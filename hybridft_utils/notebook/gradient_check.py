@@ -23,24 +23,20 @@ def check_gradient(
     """
     x = point.detach().double().clone().requires_grad_()
     (autograd,) = torch.autograd.grad(function(x), x)
-    differences = torch.zeros_like(x).flatten()
-    flat = x.detach().flatten()
-    for i in range(flat.numel()):
-        above, below = flat.clone(), flat.clone()
-        above[i] += step
-        below[i] -= step
-        with torch.no_grad():
-            rise = function(above.view_as(x)) - function(below.view_as(x))
-        differences[i] = rise / (2 * step)
-    derived = derived.detach().double()
+    differences = x.new_zeros(x.numel())
+    with torch.no_grad():
+        for i in range(x.numel()):
+            shift = x.new_zeros(x.numel())
+            shift[i] = step
+            shift = shift.view_as(x)
+            differences[i] = (function(x + shift) - function(x - shift)) / (2 * step)
     if derived.shape != x.shape:
         raise AssertionError(f"derived gradient has shape {tuple(derived.shape)}, want {tuple(x.shape)}")
-    scale = autograd.abs().max().clamp_min(1e-12)
-    errors = {
-        "autograd": ((derived - autograd).abs().max() / scale).item(),
-        "differences": ((derived - differences.view_as(x)).abs().max() / scale).item(),
-    }
-    for (name, error), limit in zip(errors.items(), (1e-10, 1e-6), strict=True):
-        if not error <= limit:  # so that NaN fails, too
-            raise AssertionError(f"derived gradient differs from {name} by {error:.1e} relative")
+    witnesses = {"autograd": (autograd, 1e-10), "differences": (differences, 1e-6)}
+    scale, errors = autograd.abs().max().clamp_min(1e-12), {}
+    for name, (witness, limit) in witnesses.items():
+        gap = derived.detach().double() - witness.view_as(x)
+        errors[name] = (gap.abs().max() / scale).item()
+        if not errors[name] <= limit:  # so that NaN fails, too
+            raise AssertionError(f"derived gradient differs from {name} by {errors[name]:.1e} relative")
     return errors
