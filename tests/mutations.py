@@ -80,6 +80,10 @@ MUTATIONS = [
     Mutation("an import overwrites the base", "tuning/peft_import.py", "if not listed and not (name in own and enlarged):", "if name not in own:", "package/tuning/test_peft_folders.py -k overwritten"),
     Mutation("PEFT's files of two exports read", "tuning/peft_folder.py", "in (None, pair_checksum(settings))", "is not 0", "package/tuning/test_saving.py -k written_together"),
     Mutation("a line breaks in two", "files.py", "return UNSAFE.sub(", "return re.compile(\"$^\").sub(", "package/test_classify.py -k any_text"),
+    Mutation("seeds' variance left out", "evidence/statistics.py", "by_seed = of_seed.var(ddof=1) / seeds", "by_seed = 0 * of_seed.var(ddof=1) / seeds", "package/evidence/test_statistics.py -k cover"),
+    Mutation("texts' variance left out", "evidence/statistics.py", "by_text = max(0.0, by_text", "by_text = 0 * max(0.0, by_text", "package/evidence/test_statistics.py -k cover"),
+    Mutation("Holm's steps may fall", "evidence/statistics.py", "np.maximum.accumulate(np.asarray(p, dtype=float)[order] * left)", "(np.asarray(p, dtype=float)[order] * left)", "package/evidence/test_statistics.py -k holm"),
+    Mutation("as good as is not corrected", "evidence/statistics.py", "bool(inferior[i] < ALPHA)", "bool(mean.p(-margin) < ALPHA and mean.value > -margin)", "package/evidence/test_statistics.py -k as_good_as"),
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import InputError
+from ..evidence.statistics import Comparison, compare_all
 from ..files import read_text, write_json
 
 #: The measured results of this repository, written by the commands in ``benchmarks``.
@@ -57,6 +59,14 @@ class RunResult:
             known = ", ".join(dict.fromkeys(r.method for r in self.results))
             raise InputError("method", method, f"a method of this run: {known}")
         return (np.array(rows) == np.array(self.test_labels)).astype(int)
+
+    def against(self, reference: str, methods: Sequence[str] | None = None) -> dict[str, Comparison]:
+        """Test accuracies of ``methods``, or of all others, less that of ``reference``, paired, and corrected
+        for how many they are.
+        """
+        named = dict.fromkeys(r.method for r in self.results) if methods is None else methods
+        other = self.correct(reference)
+        return compare_all({method: (self.correct(method), other) for method in named if method != reference})
 
     def table(self) -> pd.DataFrame:
         """A row per method: means over seeds of validation and test accuracy, the standard deviation of test

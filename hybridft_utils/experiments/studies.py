@@ -16,7 +16,7 @@ import pandas as pd
 from datasets import DatasetDict
 
 from ..errors import InputError
-from ..evidence.statistics import Estimate, estimate
+from ..evidence.statistics import Comparison, Estimate, compare_all, estimate
 from ..methods.parts import Method
 from ..methods.registry import as_entries, from_entries
 from .config import RunConfig
@@ -96,6 +96,11 @@ class Study:
     def accuracy(self, label: str) -> Estimate:
         """Test accuracy with its 95 % interval over seeds and texts."""
         return estimate(self.correct(label))
+
+    def against(self, reference: str, labels: Sequence[str]) -> dict[str, Comparison]:
+        """Test accuracies of ``labels`` less that of ``reference``, paired, corrected for how many they are."""
+        other = self.correct(reference)
+        return compare_all({label: (self.correct(label), other) for label in labels})
 
     def table(self, labels: Sequence[str] | None = None) -> pd.DataFrame:
         """A row per point: means over seeds of every single-number column."""
