@@ -92,11 +92,13 @@ def json_line(content: Any) -> str:
     return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
 
 
-def write_tensors(path: str | Path, state: Mapping[str, Tensor]) -> None:
-    """Replace the content of ``path`` by the tensors of ``state`` as safetensors, in one step."""
+def write_tensors(
+    path: str | Path, state: Mapping[str, Tensor], notes: Mapping[str, str] | None = None
+) -> None:
+    """Replace the content of ``path`` by ``state`` as safetensors with ``notes`` in its header, in one step."""
     state = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
     # Not save_file, which makes a temporary file of its own that only its owner may read.
-    write_bytes(path, save(state, {"format": "pt"}))
+    write_bytes(path, save(state, {"format": "pt", **(notes or {})}))
 
 
 def check_writable(folder: str | Path, parameter: str) -> None:

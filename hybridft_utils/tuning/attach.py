@@ -37,8 +37,10 @@ class Tuning(Attached):
     def export_peft(self, folder: str | Path) -> None:
         """Write a folder that ``PeftModel.from_pretrained`` loads with equal logits; other files there stay.
 
-        Raises :class:`InputError` with the reason for what PEFT cannot hold
-        (:mod:`hybridft_utils.tuning.peft_export`), and where the folder cannot be written.
+        At every moment the folder holds no adapter, the old one or the new one, whole.  Raises
+        :class:`InputError` with the reason for what PEFT cannot hold
+        (:mod:`hybridft_utils.tuning.peft_export`), for a folder that holds an adapter of other settings, and
+        where the folder cannot be written.
         """
         export_peft(self, folder)
 

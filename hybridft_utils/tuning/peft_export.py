@@ -34,7 +34,8 @@ def export_peft(tuning: Attached, folder: str | Path) -> None:
     """Write ``tuning`` as a folder that ``PeftModel.from_pretrained`` loads with equal logits.
 
     A prefix of a rotary model with ``positions="keep"`` is rotated by its length, since PEFT moves the text
-    by the length of the prefix.  Raises :class:`InputError` with the reason for what PEFT cannot hold.
+    by the length of the prefix.  Raises :class:`InputError` with the reason for what PEFT cannot hold, and for
+    a ``folder`` that holds an adapter of other settings.
     """
     tuning.need_attached("export_peft()")
     exporters = {"lora": export_lora, "prefix": export_prefix, "prompt": export_prompt}

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import InputError
-from ..files import exclusive, read_json, replacing, write_bytes, write_json
+from ..files import exclusive, read_json, replacing, write_json, write_tensors
 from .checksums import settings_checksum
 from .saved_folder import PATIENCE, content_of, parse_tensors
 
@@ -24,50 +22,56 @@ LORA_BASE, PROMPT_BASE = "base_model.model", "base_model"
 #: An entry beside the tensors: the checksum of the settings that were written with them, except for those
 #: that say where the base model lies, which may be changed by hand.
 PAIRED, FREE = "hybridft_config", ("base_model_name_or_path", "revision", "inference_mode")
-#: How often, and how many seconds apart, a reader looks again while the two files do not belong together.
-LOOKS, PAUSE = 50, 0.1
 
 
 def write_adapter(folder: Path, settings: dict[str, Any], state: Mapping[str, Tensor]) -> None:
-    """Write both files, or leave both as they were.
+    """Write both files so that a reader, PEFT too, finds no adapter or a whole one, whatever stops the writer.
 
-    PEFT fixes both names, so a process that is killed between the two replacements leaves a new file and an
-    old one; :func:`read_adapter` refuses such a pair.
+    PEFT fixes both names, and no system replaces two files in one step.  So settings that are there are never
+    replaced: with the same settings the tensors alone are, in one step, and other settings are refused.
+    Where there are none they appear last, since no reader takes a folder without them for an adapter.
     """
     config, weights = folder / CONFIG, folder / WEIGHTS
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
-    pair = pair_checksum(settings)
     with exclusive(folder, "folder", wait=PATIENCE):
-        before = content_of(config)
-        try:
-            with replacing(weights) as fresh:
-                fresh.write_bytes(save(tensors, {"format": "pt", PAIRED: pair}))
-                write_json(config, settings)
-        except BaseException:
-            if paired_with(content_of(weights)) != pair:
-                put_back(config, before)
-            raise
+        if config.exists():
+            there = read_config(folder)
+            refuse_other_settings(folder, there, settings)
+            write_tensors(weights, state, {PAIRED: pair_checksum(there)})
+        else:
+            with replacing(config) as fresh:
+                write_json(fresh, settings)  # a disk that is full is noticed before the tensors are there
+                write_tensors(weights, state, {PAIRED: pair_checksum(settings)})
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The settings in ``folder``."""
+    settings = read_json(folder / CONFIG, "folder")
+    if not isinstance(settings, dict):
+        raise InputError("folder", str(folder), f"a folder whose {CONFIG} is a JSON object")
+    return settings
+
+
+def refuse_other_settings(folder: Path, there: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Refuse ``settings`` that say anything else than those that are ``there``, in whatever layout."""
+    missing = object()
+    names = sorted(there.keys() | settings)
+    other = [name for name in names if there.get(name, missing) != settings.get(name, missing)]
+    if other:
+        given = f"an adapter of other {', '.join(other[:3])} in {folder}"
+        raise InputError("folder", given, "a folder without a PEFT adapter, or with one of the same settings")
 
 
 def pair_checksum(settings: dict[str, Any]) -> str:
     return settings_checksum({name: value for name, value in settings.items() if name not in FREE})
 
 
-def paired_with(content: bytes | None) -> str | None:
+def paired_with(content: bytes) -> str | None:
     """The checksum that the header of a safetensors file names; None where it names none."""
     try:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")] if content else b"{}")
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return header["__metadata__"][PAIRED]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-
-
-def put_back(path: Path, content: bytes | None) -> None:
-    """Make ``path`` hold ``content`` again, or nothing."""
-    if content is None:
-        path.unlink(missing_ok=True)
-    elif content != content_of(path):
-        write_bytes(path, content)
 
 
 def read_adapter(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -76,17 +80,12 @@ def read_adapter(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]
         if not (Path(folder) / name).is_file():
             accepted = f"a folder with {name} (pickled weights are never read)"
             raise InputError("folder", str(folder), accepted)
-    for _ in range(LOOKS):
-        settings = read_json(Path(folder) / CONFIG, "folder")
-        if not isinstance(settings, dict):
-            raise InputError("folder", str(folder), f"a folder whose {CONFIG} is a JSON object")
-        content = content_of(Path(folder) / WEIGHTS)
-        if content is not None:
-            tensors = parse_tensors(content, WEIGHTS, folder)
-            if paired_with(content) in (None, pair_checksum(settings)):
-                return settings, tensors
-        time.sleep(PAUSE)
-    raise InputError("folder", str(folder), f"{CONFIG} and {WEIGHTS} that were written together")
+    settings = read_config(Path(folder))
+    content = content_of(Path(folder) / WEIGHTS) or b""
+    tensors = parse_tensors(content, WEIGHTS, folder)
+    if paired_with(content) not in (None, pair_checksum(settings)):
+        raise InputError("folder", str(folder), f"{CONFIG} and {WEIGHTS} that were written together")
+    return settings, tensors
 
 
 def refuse_pooled_prompt(parameter: str, model: PreTrainedModel) -> None:

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from peft import PeftModel
+from stopping import Stop, stop_at
 from tiny_models import batch, jitter, largest, real, tiny
 
 from hybridft_utils import InputError, LoRA, Prefix, attach, import_peft, load_tuning
 from hybridft_utils import files as files_module
-from hybridft_utils.tuning import peft_folder, saved_folder
+from hybridft_utils.tuning import saved_folder
 from hybridft_utils.tuning.saved_folder import read_tuning
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -30,6 +31,11 @@ def moved(rank=2, seed=1):
     tuning = attach(model, LoRA(rank))
     jitter(tuning)
     return tuning
+
+
+def variant(way, number):
+    """Tunings that may replace one another: of other ranks, or for PEFT of the same settings."""
+    return moved(number) if way == "save" else moved(seed=number)
 
 
 def answers(read, folder):
@@ -61,13 +67,13 @@ def fill(folder):
 @pytest.mark.parametrize("way", WAYS)
 def test_everything_else_in_the_folder_stays(way, tmp_path):
     kept = fill(tmp_path)
-    for rank in (2, 3):
-        getattr(moved(rank), way)(tmp_path)
+    for number in (2, 3):
+        getattr(variant(way, number), way)(tmp_path)
         assert {n: (tmp_path / n).read_text() for n in kept} == kept
         new = {n for n in names(tmp_path) if (tmp_path / n).is_file()} - kept.keys()
         assert {n for n in new if not n.startswith("tuning-")} == OWN[way]
         assert len(new) == 2
-        assert torch.equal(answers(READ[way], tmp_path), moved(rank).model(**batch()).logits)
+        assert torch.equal(answers(READ[way], tmp_path), variant(way, number).model(**batch()).logits)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -108,38 +114,10 @@ def test_a_place_that_cannot_be_written_is_a_sentence(way, tmp_path):
     assert names(tmp_path / "taken") == ["adapter_config.json", "tuning.json"]
 
 
-class Stop(BaseException):
-    """Stops a save as Ctrl-C does."""
-
-
-STEPS = {(os, "fsync"), (os, "replace"), (files_module.Path, "unlink"), (files_module.Path, "write_bytes")}
-
-
-def stop_at(monkeypatch, number, after):
-    """Raise at the ``number``-th step of a save that touches the disk, before or after it is done."""
-    count = [0]
-
-    def stopping(original):
-        def step(*args, **kwargs):
-            count[0] += 1
-            stop = count[0] == number
-            if stop and not after:
-                raise Stop
-            result = original(*args, **kwargs)
-            if stop:
-                raise Stop
-            return result
-
-        return step
-
-    for holder, name in STEPS:
-        monkeypatch.setattr(holder, name, stopping(getattr(holder, name)))
-
-
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("after", [False, True])
 def test_stopped_anywhere_the_old_or_the_new_tuning_is_there_whole(way, after, tmp_path):
-    old, new = moved(2), moved(3)
+    old, new = variant(way, 2), variant(way, 3)
     logits = [t.model(**batch()).logits for t in (old, new)]
     found = set()
     for number in range(1, 40):
@@ -163,9 +141,9 @@ def test_stopped_anywhere_the_old_or_the_new_tuning_is_there_whole(way, after, t
     assert not stopped and number > 4 and found == {0, 1}
 
 
-def save_for_ever(way, folder, ranks):
+def save_for_ever(way, folder, numbers):
     torch.set_num_threads(1)
-    tunings = [moved(rank) for rank in ranks]
+    tunings = [variant(way, number) for number in numbers]
     while True:
         for tuning in tunings:
             getattr(tuning, way)(folder)
@@ -173,8 +151,8 @@ def save_for_ever(way, folder, ranks):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_readers_beside_writers_and_a_killed_writer(way, tmp_path):
-    wanted = [moved(rank).model(**batch()).logits for rank in (2, 3, 4)]
-    getattr(moved(), way)(tmp_path)
+    wanted = [variant(way, number).model(**batch()).logits for number in (2, 3, 4)]
+    getattr(variant(way, 2), way)(tmp_path)
     fork = multiprocessing.get_context("fork")
     writers = [
         fork.Process(target=save_for_ever, args=(way, tmp_path, r), daemon=True) for r in ((2, 3), (3, 4))
@@ -189,9 +167,8 @@ def test_readers_beside_writers_and_a_killed_writer(way, tmp_path):
     for writer in writers:
         writer.kill()
         writer.join()
-    if way == "save":  # PEFT's two fixed names can be one new and one old: see below
-        assert any(torch.equal(answers(load_tuning, tmp_path), logits) for logits in wanted)
-    getattr(moved(4), way)(tmp_path)
+    assert any(torch.equal(answers(READ[way], tmp_path), logits) for logits in wanted)
+    getattr(variant(way, 4), way)(tmp_path)
     assert len(names(tmp_path)) == 2
     assert torch.equal(answers(READ[way], tmp_path), wanted[2])
 
@@ -236,8 +213,7 @@ def test_a_save_waits_for_another_one_and_then_says_so(tmp_path, monkeypatch):
         moved().save(tmp_path)
 
 
-def test_peft_files_that_were_not_written_together_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(peft_folder, "PAUSE", 0.0)
+def test_peft_files_that_were_not_written_together_are_refused(tmp_path):
     moved(2).export_peft(tmp_path / "a")
     tuning = attach(tiny("llama"), LoRA(2, alpha=4))
     tuning.export_peft(tmp_path / "b")
@@ -264,8 +240,8 @@ def test_files_of_any_name_stay(others, ways, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tuning")
     for name, content in others.items():
         (folder / name).write_bytes(content)
-    for rank, way in enumerate(ways, start=1):
-        getattr(attach(tiny("llama"), LoRA(rank)), way)(folder)
+    for number, way in enumerate(ways, start=1):
+        getattr(variant(way, number), way)(folder)
     assert {n: (folder / n).read_bytes() for n in others} == others
     assert len(names(folder)) == len(others) + 2 * len(set(ways))
 
