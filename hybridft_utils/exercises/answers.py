@@ -13,6 +13,8 @@ T = TypeVar("T")
 
 #: Answers are float32; what rounding in another order of operations may change.
 TOLERANCE = 1e-4
+#: Inputs that an answer may change, and gets as they are: what is trained.
+SHARED = (nn.Module, torch.optim.Optimizer)
 
 
 class Wrong(Exception):
@@ -24,26 +26,29 @@ def describe(inputs: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{name} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{name} {value!r}"
         for name, value in inputs.items()
-        if not isinstance(value, nn.Module)
+        if not isinstance(value, SHARED)
     )
 
 
 def same(one: Any, other: Any) -> bool:
     """Equal, tensors entry by entry."""
-    if isinstance(one, tuple):
-        return all(map(same, one, other))
+    if isinstance(one, tuple | list):
+        return len(one) == len(other) and all(map(same, one, other))
     return torch.equal(one, other) if isinstance(one, Tensor) else one == other
 
 
 def call(
     function: Callable[..., Any], inputs: Mapping[str, Any], read: Callable[[Any], T], case: str = ""
 ) -> T:
-    """``read(function(*inputs))`` on copies of the inputs; whatever goes wrong becomes :class:`Wrong`."""
+    """``read(function(*inputs))`` on copies of the inputs, :data:`SHARED` ones excepted.
+
+    Whatever goes wrong becomes :class:`Wrong`.
+    """
     case = case or f"for {describe(inputs)}"
     if not callable(function):
         raise Wrong(f"give the function or class itself, not {type(function).__name__}")
     given: list[Any] = [
-        value if isinstance(value, nn.Module) else copy.deepcopy(value) for value in inputs.values()
+        value if isinstance(value, SHARED) else copy.deepcopy(value) for value in inputs.values()
     ]
     try:
         result = read(function(*given))

@@ -12,6 +12,7 @@ from ..errors import InputError
 from .answers import Wrong
 from .attention import attention, hybrid_layer, prefix_attention
 from .counting import bpe_merge, macro_f1
+from .fine_tuning import train_epoch
 from .gradients import cross_entropy_gradient
 from .layers import adapter, lora_layer, soft_prompt
 
@@ -21,6 +22,7 @@ GRADERS: dict[str, Callable[[Any], None]] = {
     "02.cross_entropy_gradient": cross_entropy_gradient,
     "03.attention": attention,
     "04.macro_f1": macro_f1,
+    "04.train_epoch": train_epoch,
     "05.soft_prompt": soft_prompt,
     "06.lora_layer": lora_layer,
     "07.prefix_attention": prefix_attention,

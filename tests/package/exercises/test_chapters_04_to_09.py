@@ -33,6 +33,38 @@ def divides_by_zero(predicted, truth):
     return sum(scores) / len(scores)
 
 
+def train_once(model, optimizer, batches, training=True, clear=True, size=len, early=False, joint=False):
+    model.train(training)
+    total = seen = 0
+    for x, y in batches:
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        if early:
+            optimizer.zero_grad()
+        if not joint:
+            optimizer.step()
+        if clear and not joint:
+            optimizer.zero_grad()
+        total, seen = total + size(y) * loss.item(), seen + size(y)
+    if joint:
+        optimizer.step()
+    return total / seen
+
+
+def last_loss(model, optimizer, batches):
+    train_once(model, optimizer, batches[:-1])
+    return train_once(model, optimizer, batches[-1:])
+
+
+def detached(model, optimizer, batches):
+    train_once(model, optimizer, batches)
+    return torch.tensor(1.0)
+
+
+def returns_nothing(model, optimizer, batches):
+    train_once(model, optimizer, batches)
+
+
 def prepend(P, embedded, mask, seen=1, behind=False, mask_behind=False):
     batch = len(embedded)
     parts = [P.expand(batch, -1, -1), embedded]
@@ -93,6 +125,7 @@ def on_the_key(h, q, k, v, lora_q, lora_v, scale, *prefix):
 
 RIGHT = [
     ("04.macro_f1", sklearn_f1("macro")),
+    ("04.train_epoch", train_once),
     ("05.soft_prompt", prepend),
     ("07.prefix_attention", prefixed),
     ("09.hybrid_layer", hybrid),
@@ -106,6 +139,16 @@ WRONG = [
     ("04.macro_f1", divides_by_zero, "it raises ZeroDivisionError"),
     ("04.macro_f1", lambda p, t: f1_score(t, p, average=None, zero_division=0).sum(), "sum over the classes"),
     ("04.macro_f1", lambda p, t: float("nan"), "it returns nan"),
+    ("04.train_epoch", lambda m, o, b: train_once(m, o, b, clear=False), "earlier batches are still there"),
+    ("04.train_epoch", lambda m, o, b: train_once(m, o, b, training=False), "stayed in evaluation mode"),
+    ("04.train_epoch", lambda m, o, b: train_once(m, o, b, early=True), "nothing was trained"),
+    ("04.train_epoch", lambda m, o, b: train_once(m, o, b, joint=True), "one step for all batches"),
+    ("04.train_epoch", lambda m, o, b: train_once(m, o, b[:1]), "only the first batch"),
+    ("04.train_epoch", lambda m, o, b: train_once(m, o, b[:-1]), "the last batch is missing"),
+    ("04.train_epoch", lambda m, o, b: train_once(m, o, b, size=lambda y: 1), "weigh each batch's loss"),
+    ("04.train_epoch", last_loss, "this is the loss of the last batch"),
+    ("04.train_epoch", detached, "returns Tensor, not a number"),
+    ("04.train_epoch", returns_nothing, "returns None, not a number"),
     ("05.soft_prompt", lambda P, e, m: (prepend(P, e, m)[0], m), "the mask is not extended"),
     ("05.soft_prompt", lambda P, e, m: prepend(P, e, m, seen=0), "the mask is 0 on the prompt"),
     ("05.soft_prompt", lambda P, e, m: prepend(P, e, m, mask_behind=True), "extended on the right"),
