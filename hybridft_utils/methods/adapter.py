@@ -41,18 +41,18 @@ class Adapter(Method):
     """Bottleneck adapters of width ``bottleneck``, whose output is multiplied by ``scale``.
 
     ``placement`` "sequential": after attention and after the feed-forward network, as in
-    Houlsby et al. 2019; "parallel": beside the feed-forward network, as in He et al. 2022, where
-    ``scale`` is 4.
+    Houlsby et al. 2019; "after-mlp": after the feed-forward network alone, as in Pfeiffer et al. 2021;
+    "parallel": beside the feed-forward network, as in He et al. 2022, where ``scale`` is 4.
     """
 
     bottleneck: int = 64
-    placement: Literal["sequential", "parallel"] = "sequential"
+    placement: Literal["sequential", "after-mlp", "parallel"] = "sequential"
     scale: float = 1.0
     kind: ClassVar[str] = "adapter"
 
     def __post_init__(self) -> None:
         check_whole("bottleneck", self.bottleneck)
-        check_choice("placement", self.placement, "sequential", "parallel")
+        check_choice("placement", self.placement, "sequential", "after-mlp", "parallel")
         check_number("scale", self.scale, lambda s: 0 < s < math.inf, "a number above 0")
 
     def parts(self, host: Host) -> list[Part]:
@@ -83,7 +83,7 @@ class Adapter(Method):
             # Not ``network`` itself, so that a copy of the model uses its own.
             adapter: Bottleneck = module.adapter  # type: ignore[assignment]
             x = sublayer_input.pop()
-            added = adapter(y if self.placement == "sequential" else x)
+            added = adapter(x if self.placement == "parallel" else y)
             if adapter.gate is not None:
                 added = adapter.gate(x) * added
             return y + added.to(y.dtype)

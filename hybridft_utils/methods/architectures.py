@@ -17,6 +17,7 @@ class Architecture:
     layers: str  # ModuleList of layers, from the inner model
     attention: str  # module that transformers passes to its attention function, from a layer
     attention_linears: tuple[str, ...]  # the projections, from a layer
+    query_value: tuple[str, ...]  # those of them that hold the query and the value projection
     attention_output: str  # linear that ends the attention sublayer, from a layer
     mlp_input: str  # module that receives the feed-forward sublayer's input, from a layer
     mlp_linears: tuple[str, ...]
@@ -31,6 +32,7 @@ LLAMA = Architecture(
     layers="layers",
     attention="self_attn",
     attention_linears=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+    query_value=("self_attn.q_proj", "self_attn.v_proj"),
     attention_output="self_attn.o_proj",
     mlp_input="mlp",
     mlp_linears=("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
@@ -44,6 +46,7 @@ GPT2 = Architecture(
     layers="h",
     attention="attn",
     attention_linears=("attn.c_attn", "attn.c_proj"),
+    query_value=("attn.c_attn",),  # one matrix holds query, key and value
     attention_output="attn.c_proj",
     mlp_input="mlp",
     mlp_linears=("mlp.c_fc", "mlp.c_proj"),
@@ -62,6 +65,7 @@ BERT = Architecture(
         "attention.self.value",
         "attention.output.dense",
     ),
+    query_value=("attention.self.query", "attention.self.value"),
     attention_output="attention.output.dense",
     mlp_input="intermediate",
     mlp_linears=("intermediate.dense", "output.dense"),

@@ -23,6 +23,9 @@ from .architectures import ends_with, join
 from .low_rank import LowRankUpdate
 from .parts import Gate, Host, Method, Part, check_choice, check_number, check_whole, place
 
+#: Names for several layers at once.
+GROUPS = "'attention', 'query-value', 'mlp', 'all-linear'"
+
 
 class LoRALinear(nn.Module):
     """A frozen linear layer with a trained low-rank matrix beside it.
@@ -97,7 +100,7 @@ def weight_shape(layer: nn.Module) -> tuple[int, int]:
 def endings(given: object) -> tuple[str, ...]:
     """``given`` as a tuple of endings of module names."""
     if not isinstance(given, list | tuple | set) or not all(isinstance(name, str) for name in given):
-        accepted = "'attention', 'mlp', 'all-linear' or a list of endings of module names"
+        accepted = f"{GROUPS} or a list of endings of module names"
         raise InputError("target_modules", given, accepted)
     return tuple(given)
 
@@ -117,8 +120,8 @@ def pairs(parameter: str, given: object) -> tuple[tuple[str, float], ...]:
 class LoRA(Method):
     """Low-rank updates of linear layers.
 
-    ``target_modules``: "attention", "mlp", "all-linear" (both), or endings of module names such as
-    ("q_proj", "v_proj").  ``init`` draws A: "kaiming" as in the reference code, "gaussian" with
+    ``target_modules``: "attention", "mlp", "all-linear" (both), "query-value" (the projections that hold
+    these), or endings of module names such as ("q_proj", "v_proj").  ``init`` draws A: "kaiming" as in the reference code, "gaussian" with
     standard deviation 1/rank as in PEFT.  ``rank_pattern`` and ``alpha_pattern`` give single
     modules another rank or alpha: pairs of an ending of the module's name and the value.  Endings
     that name no linear layer, or in a pattern no adapted one, are refused.
@@ -150,6 +153,7 @@ class LoRA(Method):
         a = host.architecture
         groups = {
             "attention": a.attention_linears,
+            "query-value": a.query_value,
             "mlp": a.mlp_linears,
             "all-linear": a.attention_linears + a.mlp_linears,
         }
@@ -162,7 +166,7 @@ class LoRA(Method):
         for ending in wanted or ("",):
             if not any(ends_with(n, ending) for n in linear):
                 names = ", ".join(sorted({n.rsplit(".", 1)[-1] for n in linear}))
-                accepted = f"'attention', 'mlp', 'all-linear' or endings of module names ({names})"
+                accepted = f"{GROUPS} or endings of module names ({names})"
                 raise InputError("target_modules", ending, accepted)
         return [n for n in linear if any(ends_with(n, ending) for ending in wanted)]
 

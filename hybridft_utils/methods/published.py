@@ -25,9 +25,9 @@ def mam(prefix_length: int = 30, bottleneck: int = 512, scale: float = 4.0) -> R
 
 
 def unipelt(prefix_length: int = 10, bottleneck: int = 48, rank: int = 8, alpha: float = 16.0) -> Recipe:
-    """UniPELT (Mao et al. 2022): prefix, sequential adapter and LoRA, each with a gate that is learned
-    from the sublayer's input.  LoRA changes the query and value projections in the paper.  Here it
-    changes all projections of the attention, since "attention" means the same in every model.
+    """UniPELT (Mao et al. 2022): LoRA on the query and value projections, a prefix, and one adapter per layer,
+    after the feed-forward network.  Each has gates that are learned from the sublayer's input: one per part
+    and token here, one per method, layer and text in the paper.
     """
-    lora = LoRA(rank, alpha, target_modules="attention")
-    return Recipe((lora, Prefix(prefix_length), Adapter(bottleneck)), gating="unipelt")
+    lora = LoRA(rank, alpha, target_modules="query-value")
+    return Recipe((lora, Prefix(prefix_length), Adapter(bottleneck, "after-mlp")), gating="unipelt")

@@ -9,7 +9,7 @@ from hybridft_utils import Adapter, InputError, LoRA, attach
 from hybridft_utils.methods.adapter import Bottleneck
 
 
-@pytest.mark.parametrize("placement", ["sequential", "parallel"])
+@pytest.mark.parametrize("placement", ["sequential", "after-mlp", "parallel"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_starts_as_the_base_model_to_the_last_bit(kind, placement):
     inputs, model = batch(), tiny(kind)
@@ -45,6 +45,7 @@ def test_places(kind, with_lora):
     }[kind]
     for placement, places in (
         ("sequential", [(attention, attention_out), (mlp_in, mlp_out)]),
+        ("after-mlp", [(mlp_in, mlp_out)]),
         ("parallel", [(mlp_in, mlp_out)]),
     ):
         model = tiny(kind)
@@ -69,7 +70,7 @@ def test_places(kind, with_lora):
                 ),
             ]
             model(**batch())
-            source = seen["plain"] if placement == "sequential" else seen["x"]
+            source = seen["x"] if placement == "parallel" else seen["plain"]
             torch.testing.assert_close(seen["y"], seen["plain"] + part.module(source))
             assert part.module.scale == 3.0
             for hook in hooks:
@@ -78,10 +79,11 @@ def test_places(kind, with_lora):
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_counts_are_the_closed_formula(kind):
-    """2 d m + m + d for each adapter: two a layer, or one beside the feed-forward network."""
+    """2 d m + m + d for each adapter: two per layer, or one after or beside the feed-forward network."""
     one = 2 * WIDTH * 5 + 5 + WIDTH
     assert attach(tiny(kind), Adapter(5)).count().trained == LAYERS * 2 * one
-    assert attach(tiny(kind), Adapter(5, placement="parallel")).count().trained == LAYERS * one
+    for placement in ("after-mlp", "parallel"):
+        assert attach(tiny(kind), Adapter(5, placement=placement)).count().trained == LAYERS * one
 
 
 def test_merging_lora_leaves_the_adapters():
@@ -107,7 +109,10 @@ def test_half_precision_base():
     ("settings", "sentence"),
     [
         ({"bottleneck": 0}, "bottleneck: got 0; accepted: a whole number of at least 1."),
-        ({"placement": "beside"}, "placement: got 'beside'; accepted: 'sequential' or 'parallel'."),
+        (
+            {"placement": "beside"},
+            "placement: got 'beside'; accepted: 'sequential' or 'after-mlp' or 'parallel'.",
+        ),
         ({"scale": 0}, "scale: got 0; accepted: a number above 0."),
     ],
 )

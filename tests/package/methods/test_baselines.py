@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_models import KINDS, LAYERS, WIDTH, batch, tiny
 from torch import nn
+from transformers import BertConfig, BertModel
 
 from hybridft_utils import (
     Adapter,
@@ -134,10 +135,21 @@ def test_unipelt():
     tuning = attach(model, *recipe.methods, gating=recipe.gating, also_train=("classifier",))
     model(**batch())
     gates = tuning.gates()
-    # A layer has a prefix, four projections with LoRA and two adapters; each starts half open.
-    assert len(gates) == LAYERS * 7
+    # A layer has a prefix, two projections with LoRA and one adapter; each starts half open.
+    assert len(gates) == LAYERS * 4
     assert all(g.shape == (3, 9, 1) and (g == 0.5).all() for g in gates.values())
     assert tuning.count().trained == sum(tuning.count().by_method.values())
+
+
+def test_unipelt_has_the_sizes_of_the_paper():
+    """Table 4 of Mao et al. 2022 on BERT-base: 295 K of LoRA, 184 K of prefix, 895 K of adapters."""
+    one_layer = BertModel(BertConfig(num_hidden_layers=1, vocab_size=8))
+    count = attach(one_layer, *unipelt().methods).count().by_method
+    assert {kind: 12 * trained for kind, trained in count.items()} == {
+        "lora": 294_912,
+        "prefix": 184_320,
+        "adapter": 894_528,
+    }
 
 
 def test_bad_settings():

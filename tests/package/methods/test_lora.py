@@ -85,6 +85,7 @@ def test_targets():
         return sorted({n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, LoRALinear)})
 
     assert targeted("attention") == ["k_proj", "o_proj", "q_proj", "v_proj"]
+    assert targeted("query-value") == ["q_proj", "v_proj"]
     assert targeted("mlp") == ["down_proj", "gate_proj", "up_proj"]
     assert targeted("all-linear") == sorted([*targeted("attention"), *targeted("mlp")])
     assert targeted(["q_proj", "v_proj"]) == ["q_proj", "v_proj"]
