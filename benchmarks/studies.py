@@ -14,8 +14,8 @@ from hybridft_utils import InputError, RunConfig, run
 from hybridft_utils.experiments.results import RESULTS
 from hybridft_utils.experiments.sweep import whole_number
 
-from . import adapters, full_fine_tuning, hybrid, learning_rates, lora, prefix, prompts
-from .points import run_points
+from . import adapters, full_fine_tuning, hybrid, learning_rates, lora, prefix, prefix_starts, prompts
+from .points import SEEDS, run_points
 
 METHODS = ["full", "lora", "prefix", "lora+prefix"]
 SST2: dict[str, Any] = {"epochs": 3, "batch_size": 32, "save_tunings": False, "resume": True}
@@ -63,14 +63,17 @@ POINTS = {
     "prompts": prompts.POINTS,
     "lora": lora.POINTS,
     "prefix": prefix.POINTS,
+    "prefix-starts": prefix_starts.POINTS,
     "adapters": adapters.POINTS,
     "hybrid": hybrid.POINTS,
 }
+#: A study that chooses has seeds of its own.
+SEEDS_OF = {"prefix-starts": prefix_starts.SEEDS}
 
 
 def study(name: str, options: argparse.Namespace) -> None:
     """One of :data:`POINTS`."""
-    run_points(name, POINTS[name], options.sst2, options.jobs)
+    run_points(name, POINTS[name], options.sst2, options.jobs, SEEDS_OF.get(name, SEEDS))
 
 
 STUDIES: dict[str, Callable[[str, argparse.Namespace], None]] = {

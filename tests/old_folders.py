@@ -18,6 +18,9 @@ def as_format_1(folder: Path, model=None) -> None:
     (folder / settings["weights"]).unlink()
     save_file(tensors, folder / "tuning.safetensors", metadata={"format": "pt"})
     old = {"format_version": 1, **{name: settings[name] for name in OLD_SETTINGS}}
+    for method in old["methods"]:
+        if method.get("softmax") == "joint":  # all that there was
+            del method["softmax"]
     if model is not None:
         trained = tensors.keys()
         sums = {n: sampled_checksum(p) for n, p in model.named_parameters() if n not in trained}

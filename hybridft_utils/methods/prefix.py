@@ -1,10 +1,18 @@
-r"""Prefix-tuning: trained keys and values in front of every layer's own (Li and Liang 2021).
+r"""Prefix-tuning: trained keys and values beside every layer's own (Li and Liang 2021).
+
+Under one joint softmax, as published,
 
 .. math:: \mathrm{Attn}\bigl(q, [P_K; K], [P_V; V]\bigr)
    = (1 - \lambda)\,\mathrm{Attn}(q, K, V) + \lambda\,\mathrm{Attn}(q, P_K, P_V)
 
-with :math:`\lambda` the softmax mass on the prefix (He et al. 2022, equation 7).  A gate g adds
-log g to the prefix's attention logits: g = 0 is exactly the base model, g = 1 the plain prefix.
+with :math:`\lambda` the softmax mass on the prefix (He et al. 2022, equation 7).  The text's first token
+may draw nearly all of that mass to itself, and the prefix then learns next to nothing.  With a softmax of
+its own (Zhang et al. 2023, LLaMA-Adapter) the prefix adds what it finds,
+
+.. math:: \mathrm{Attn}(q, K, V) + \mathrm{Attn}(q, P_K, P_V),
+
+and with values that start at zero the tuned model starts as exactly the base model.  A gate g multiplies
+what a separate prefix adds, or the mass on a joint one: g = 0 is the base model, g = 1 no gate.
 transformers passes every layer's keys and values to a registered function; ours reads the prefix
 from the layer's attention module, so no model code is touched.
 """
@@ -29,18 +37,22 @@ from .parts import Gate, Host, Method, Part, check_choice, check_number, check_w
 from .recorded_keys import record_keys_and_values
 
 HALF = (torch.bfloat16, torch.float16)
-#: Keys and values of pretrained models have a size near 1.  A tenth of that tells the prefix's rows
-#: apart, so that they learn different things, and adds little noise to what attention returns.
-RANDOM_STD = 0.1
+#: Standard deviations of keys and values at a random start.  A separate prefix has keys of the size of real ones,
+#: so that each row answers other queries, and values of zero, so that it adds nothing yet.
+SEPARATE_STD = (1.0, 0.0)
+#: A joint prefix takes attention from the text: small rows are apart and add little noise.
+JOINT_STD = (0.1, 0.1)
 
 
 class PrefixKV(nn.Module):
     """One layer's prefix: ``key`` and ``value``, each (key-value heads, prefix length, head width)."""
 
-    def __init__(self, heads: int, length: int, head_dim: int, gated: bool = False):
+    def __init__(self, heads: int, length: int, head_dim: int, separate: bool = True, gated: bool = False):
         super().__init__()
-        self.key = nn.Parameter(torch.randn(heads, length, head_dim) * RANDOM_STD)
-        self.value = nn.Parameter(torch.randn(heads, length, head_dim) * RANDOM_STD)
+        self.separate = separate
+        key_std, value_std = SEPARATE_STD if separate else JOINT_STD
+        self.key = nn.Parameter(torch.randn(heads, length, head_dim) * key_std)
+        self.value = nn.Parameter(torch.randn(heads, length, head_dim) * value_std)
         self.gate_logit = nn.Parameter(torch.zeros(())) if gated else None
         self.input_gate: Gate | None = None
 
@@ -66,12 +78,17 @@ class ReparametrisedKV(PrefixKV):
     ``trunk`` maps positions to (prefix length, hidden); only the resulting keys and values are saved.
     """
 
-    def __init__(self, trunk: nn.Module, hidden: int, heads: int, length: int, head_dim: int, gated: bool):
-        super().__init__(heads, length, head_dim, gated)
+    def __init__(
+        self, trunk: nn.Module, hidden: int, heads: int, length: int, head_dim: int, *switches: bool
+    ):
+        super().__init__(heads, length, head_dim, *switches)
         del self.key, self.value
         self.shape = (length, 2, heads, head_dim)
         self.trunk = trunk
         self.out = nn.Linear(hidden, 2 * heads * head_dim)
+        if self.separate:
+            for parameter in self.out.parameters():
+                nn.init.zeros_(parameter[heads * head_dim :])
 
     def keys_and_values(self) -> tuple[Tensor, Tensor]:
         flat = self.out(self.trunk(torch.arange(self.shape[0], device=self.out.weight.device)))
@@ -79,18 +96,32 @@ class ReparametrisedKV(PrefixKV):
         return key, value
 
 
+def in_single_precision(tensor: Any) -> Any:
+    return tensor.float() if tensor is not None and tensor.dtype in HALF else tensor
+
+
 def sdpa_attention_forward(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **options: Any
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
 ):
     """The function of this name in transformers, in single precision under autocast on a processor."""
     if not torch.is_autocast_enabled("cpu") or query.device.type != "cpu":
         return sdpa_attention.sdpa_attention_forward(module, query, key, value, mask, **options)
     given = query.dtype
     # On a processor the backward pass of attention takes five times as long in half as in single precision.
-    query, key, value, mask = (t.float() if t.dtype in HALF else t for t in (query, key, value, mask))
+    query, key, value, mask = map(in_single_precision, (query, key, value, mask))
     with torch.autocast("cpu", enabled=False):
         output, weights = sdpa_attention.sdpa_attention_forward(module, query, key, value, mask, **options)
     return output.to(given), weights
+
+
+def model_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+):
+    """The attention function that the model was loaded with: sdpa or eager."""
+    if str(module.config._attn_implementation).startswith(EAGER):  # type: ignore[union-attr]
+        eager = sys.modules[type(module).__module__].eager_attention_forward
+        return eager(module, query, key, value, mask, **options)
+    return sdpa_attention_forward(module, query, key, value, mask, **options)
 
 
 def prefix_attention(
@@ -102,53 +133,62 @@ def prefix_attention(
     gate_logit: Tensor | None = None,
     **options: Any,
 ):
-    """The attention function of transformers, with the prefix of ``module`` in front of its keys and values.
+    """The attention function of transformers, with the prefix of ``module`` beside its keys and values.
 
     ``query`` is (batch, heads, tokens, head width), ``mask`` (batch, 1, tokens, keys): boolean
     under sdpa, additive under eager.  ``gate_logit`` is an input gate's, (batch, 1, tokens, 1).
     """
     prefix = module._modules.get("prefix")
-    if isinstance(prefix, PrefixKV):
-        batch, tokens = query.shape[0], query.shape[2]
-        prefix_key, prefix_value = (t.to(key.dtype) for t in prefix.keys_and_values())
-        key = torch.cat([prefix_key.expand(batch, -1, -1, -1), key], dim=2)
-        value = torch.cat([prefix_value.expand(batch, -1, -1, -1), value], dim=2)
-        log_gates = [F.logsigmoid(z) for z in (prefix.gate_logit, gate_logit) if z is not None]
-        if log_gates and mask.dtype == torch.bool:
-            mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
-        # Without a gate the prefix is always visible: True in a boolean mask, 0 in an additive one.
-        front = mask.new_full((batch, mask.shape[1], tokens, prefix_key.shape[1]), mask.dtype == torch.bool)
-        front = sum(log_gates, front).to(mask.dtype)
-        mask = torch.cat([front, mask.expand(batch, -1, -1, -1)], dim=-1)
-    if module.config._attn_implementation == EAGER:  # type: ignore[union-attr]
-        eager = sys.modules[type(module).__module__].eager_attention_forward
-        return eager(module, query, key, value, mask, **options)
-    return sdpa_attention_forward(module, query, key, value, mask, **options)
+    if not isinstance(prefix, PrefixKV):
+        return model_attention(module, query, key, value, mask, **options)
+    batch, tokens = query.shape[0], query.shape[2]
+    front_key, front_value = (t.to(key.dtype).expand(batch, -1, -1, -1) for t in prefix.keys_and_values())
+    gate_logits = [z for z in (prefix.gate_logit, gate_logit) if z is not None]
+    if prefix.separate:
+        output, weights = model_attention(module, query, key, value, mask, **options)
+        options["is_causal"] = False  # every token sees the whole prefix
+        added, _ = sdpa_attention_forward(module, query, front_key, front_value, None, **options)
+        for z in gate_logits:
+            added = added * torch.sigmoid(z).expand(batch, 1, tokens, 1).transpose(1, 2).to(added.dtype)
+        return output + added, weights
+    key, value = torch.cat([front_key, key], dim=2), torch.cat([front_value, value], dim=2)
+    if gate_logits and mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
+    # Without a gate the prefix is always visible: True in a boolean mask, 0 in an additive one.
+    front = mask.new_full((batch, mask.shape[1], tokens, front_key.shape[2]), mask.dtype == torch.bool)
+    front = sum(map(F.logsigmoid, gate_logits), front).to(mask.dtype)
+    mask = torch.cat([front, mask.expand(batch, -1, -1, -1)], dim=-1)
+    return model_attention(module, query, key, value, mask, **options)
 
 
 def whole_mask(make: Any, *args: Any, **options: Any) -> Tensor:
-    """A mask even where plain attention needs none, so that the prefix has something to extend."""
+    """A mask even where plain attention needs none, so that a joint prefix has something to extend."""
     return make(*args, **{**options, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
 
 
-SDPA, EAGER = "prefix_sdpa", "prefix_eager"
+SDPA, EAGER, JOINT = "prefix_sdpa", "prefix_eager", "_joint"
 for _name, _make in ((SDPA, sdpa_mask), (EAGER, eager_mask)):
-    AttentionInterface.register(_name, prefix_attention)
-    AttentionMaskInterface.register(_name, partial(whole_mask, _make))
+    for _ending, _mask in (("", _make), (JOINT, partial(whole_mask, _make))):
+        AttentionInterface.register(_name + _ending, prefix_attention)
+        AttentionMaskInterface.register(_name + _ending, _mask)
 
 
 @dataclass(frozen=True)
 class Prefix(Method):
-    """``length`` trained keys and values in front of each layer's attention.
+    """``length`` trained keys and values beside each layer's own.
 
+    ``softmax``: "separate" gives the prefix one of its own and starts as exactly the base model, with values
+    of zero; "joint" is the published prefix, as in PEFT, which shares one with the text and does not.
     ``init``: "random"; "vocab", keys and values of random words; "task", those of a text
-    (``attach(..., task_text=..., tokenizer=...)``).  ``gated`` adds an exact gate per layer.
-    ``reparam_hidden`` trains through a small network that folds away on saving.  ``positions``:
-    "keep" leaves the text's positions alone, "shift" moves them by ``length`` as PEFT does.
+    (``attach(..., task_text=..., tokenizer=...)``); of a separate prefix, the keys alone.
+    ``gated`` adds an exact gate per layer.  ``reparam_hidden`` trains through a small network that folds
+    away on saving.  ``positions``: "keep" leaves the text's positions alone, "shift" moves them by
+    ``length`` as PEFT does.
     """
 
     length: int = 16
     init: Literal["random", "vocab", "task"] = "random"
+    softmax: Literal["separate", "joint"] = "separate"
     gated: bool = False
     reparam_hidden: int | None = None
     positions: Literal["keep", "shift"] = "keep"
@@ -157,6 +197,7 @@ class Prefix(Method):
     def __post_init__(self) -> None:
         check_whole("prefix_length", self.length)
         check_choice("init", self.init, "random", "vocab", "task")
+        check_choice("softmax", self.softmax, "separate", "joint")
         check_choice("gated", self.gated, True, False)
         check_choice("positions", self.positions, "keep", "shift")
         if self.reparam_hidden is not None:
@@ -170,6 +211,7 @@ class Prefix(Method):
         host.check_unshared([join(n, host.architecture.attention) for n in host.layer_paths()])
         hidden = self.reparam_hidden
         heads, head_dim = key_value_shape(host.model.config)
+        switches = (self.softmax == "separate", self.gated)
         if hidden is not None:
             trunk = nn.Sequential(nn.Embedding(self.length, hidden), nn.Linear(hidden, hidden), nn.Tanh())
         start = None if self.init == "random" else self.start(host)
@@ -177,11 +219,12 @@ class Prefix(Method):
         for index, layer in enumerate(host.layer_paths()):
             path = join(layer, host.architecture.attention)
             if hidden is None:
-                prefix = PrefixKV(heads, self.length, head_dim, self.gated)
+                prefix = PrefixKV(heads, self.length, head_dim, *switches)
             else:
-                prefix = ReparametrisedKV(trunk, hidden, heads, self.length, head_dim, self.gated)
+                prefix = ReparametrisedKV(trunk, hidden, heads, self.length, head_dim, *switches)
             if start is not None:
-                prefix.key.data, prefix.value.data = start[index]
+                prefix.key.data, value = start[index]
+                prefix.value.data = torch.zeros_like(value) if prefix.separate else value
             prefix.input_gate = host.gate(host.model.config.hidden_size)
             attention = host.root.get_submodule(path)
             place(prefix, next(attention.parameters()))

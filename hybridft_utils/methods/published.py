@@ -21,7 +21,9 @@ def mam(prefix_length: int = 30, bottleneck: int = 512, scale: float = 4.0) -> R
     """Mix-and-match adapter (He et al. 2022, section 4.6): a short prefix for attention and a scaled
     parallel adapter for the feed-forward networks, which gain most from capacity.
     """
-    return Recipe((Prefix(prefix_length), Adapter(bottleneck, placement="parallel", scale=scale)))
+    return Recipe(
+        (Prefix(prefix_length, softmax="joint"), Adapter(bottleneck, placement="parallel", scale=scale))
+    )
 
 
 def unipelt(prefix_length: int = 10, bottleneck: int = 48, rank: int = 8, alpha: float = 16.0) -> Recipe:
@@ -29,5 +31,5 @@ def unipelt(prefix_length: int = 10, bottleneck: int = 48, rank: int = 8, alpha:
     after the feed-forward network.  Each has gates that are learned from the sublayer's input: one per part
     and token here, one per method, layer and text in the paper.
     """
-    lora = LoRA(rank, alpha, target_modules="query-value")
-    return Recipe((lora, Prefix(prefix_length), Adapter(bottleneck, "after-mlp")), gating="unipelt")
+    lora, prefix = LoRA(rank, alpha, target_modules="query-value"), Prefix(prefix_length, softmax="joint")
+    return Recipe((lora, prefix, Adapter(bottleneck, "after-mlp")), gating="unipelt")

@@ -18,6 +18,9 @@ METHODS: dict[str, type[Method]] = {
     m.kind: m for m in (LoRA, Prefix, SoftPrompt, Adapter, FullFineTuning, HeadOnly, BitFit)
 }
 
+#: Settings that saved tunings once did not name, and which all of them had.
+UNSAID = {Prefix.kind: {"softmax": "joint"}}
+
 
 def as_entries(methods: Sequence[Method]) -> list[dict[str, Any]]:
     """Kind and settings of each method, as JSON can hold them."""
@@ -25,5 +28,6 @@ def as_entries(methods: Sequence[Method]) -> list[dict[str, Any]]:
 
 
 def from_entries(entries: Sequence[dict[str, Any]]) -> list[Method]:
-    """The methods that :func:`as_entries` described."""
-    return [METHODS[e["kind"]](**{k: v for k, v in e.items() if k != "kind"}) for e in entries]
+    """The methods that :func:`as_entries` described; what it once did not say is as it then was."""
+    settings = [{**UNSAID.get(e["kind"], {}), **e} for e in entries]
+    return [METHODS[e.pop("kind")](**e) for e in settings]

@@ -89,8 +89,9 @@ class Attached:
             part.put()
         kinds = {part.method for part in self.parts}
         if "prefix" in kinds:
-            eager = self._implementation == "eager"
-            self.model.config._attn_implementation = prefix_module.EAGER if eager else prefix_module.SDPA
+            name = prefix_module.EAGER if self._implementation == "eager" else prefix_module.SDPA
+            joint = any(isinstance(m, Prefix) and m.softmax == "joint" for m in self.methods)
+            self.model.config._attn_implementation = name + (prefix_module.JOINT if joint else "")
         if kinds & {"prefix", "prompt"}:
             shift = sum(m.length for m in self.methods if isinstance(m, Prefix) and m.positions == "shift")
             prompt: Any = self.host.inner._modules.get("soft_prompt")

@@ -89,6 +89,9 @@ def export_lora(tuning: Attached) -> tuple[dict[str, Any], dict[str, Tensor]]:
 @torch.no_grad()
 def export_prefix(tuning: Attached) -> tuple[dict[str, Any], dict[str, Tensor]]:
     method = next(m for m in tuning.methods if isinstance(m, Prefix))
+    if method.softmax != "joint":
+        accepted = "softmax='joint': PEFT's prefix shares one softmax with the text"
+        raise InputError("export_peft()", f"a prefix with softmax={method.softmax!r}", accepted)
     if method.gated:
         raise InputError("export_peft()", "a gated prefix", "a prefix without a gate; PEFT has none")
     layers = []

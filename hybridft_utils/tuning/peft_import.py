@@ -160,7 +160,7 @@ def import_prefix(
     for layer, (key, value) in zip(layers, blocks, strict=True):
         path = join(layer, host.architecture.attention)
         state[f"{path}.prefix.key"], state[f"{path}.prefix.value"] = key, value
-    return [Prefix(len(flat), positions="shift")], state, PROMPT_SETTINGS
+    return [Prefix(len(flat), softmax="joint", positions="shift")], state, PROMPT_SETTINGS
 
 
 def import_prompt(

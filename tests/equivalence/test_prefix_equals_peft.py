@@ -49,7 +49,7 @@ def test_left_padding_equals_peft_without_padding(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ["llama-gqa", "qwen3"])
 def test_kept_positions_are_peft_with_rotated_keys(kind, tmp_path):
-    ours = attach(tiny(kind), Prefix(5))
+    ours = attach(tiny(kind), Prefix(5, softmax="joint"))
     inputs = batch("right")
     expected = ours.model(**inputs).logits
     ours.export_peft(tmp_path)
@@ -102,7 +102,7 @@ def test_any_length_shape_and_dtype(kind, length, rows, tokens, dtype):
     torch.manual_seed(length)
     config = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length)
     theirs = get_peft_model(tiny(kind).to(dtype), config)
-    ours = attach(tiny(kind).to(dtype), Prefix(length, positions="shift"))
+    ours = attach(tiny(kind).to(dtype), Prefix(length, softmax="joint", positions="shift"))
     flat = theirs.prompt_encoder["default"].embedding.weight.detach()
     blocks = flat.view(length, len(ours.parts), 2, *ours.parts[0].module.key.shape[::2]).permute(
         1, 2, 3, 0, 4

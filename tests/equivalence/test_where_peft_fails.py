@@ -57,6 +57,7 @@ def test_prefix_under_gradient_checkpointing(before, reentrant, tmp_path):
             enable(model)
         torch.manual_seed(0)
         tuning = attach(model, Prefix(N))
+        jitter(tuning)
         if checkpointed and not before:
             enable(model)
         model(**inputs, labels=labels(inputs, "llama-gqa")).loss.backward()
@@ -92,6 +93,7 @@ def test_masked_language_models():
     for method in (Prefix(N), SoftPrompt(N)):
         model = tiny("bert")
         tuning = attach(model, method)
+        jitter(tuning)
         output = model(**inputs, labels=target)
         output.loss.backward()
         assert output.logits.shape[:2] == target.shape
@@ -123,17 +125,19 @@ def test_soft_prompt_on_an_encoder_classifier_pools_the_first_token():
     assert torch.equal(model(**inputs).logits, model.classifier(pooled))
 
 
-def test_a_zero_prefix_is_no_prefix_only_with_a_gate():
+def test_a_zero_prefix_is_no_prefix_only_with_a_softmax_of_its_own_or_a_gate():
     inputs = batch("right")
     base = real(tiny("llama-gqa")(**inputs).logits, inputs)
     theirs = peft_prefix("llama-gqa", N)
     torch.nn.init.zeros_(theirs.prompt_encoder["default"].embedding.weight)
     assert largest(real(theirs(**inputs).logits, inputs), base) > 1e-2
     model = tiny("llama-gqa")
-    tuning = attach(model, Prefix(N, gated=True))
+    tuning = attach(model, Prefix(N, softmax="joint", gated=True))
     for part in tuning.parts:
         part.module.set_gate(0)
     assert largest(real(model(**inputs).logits, inputs), base) < 5e-7
+    attach(tuning.detach(), Prefix(N))
+    assert torch.equal(real(model(**inputs).logits, inputs), base)
 
 
 @pytest.mark.filterwarnings("ignore")

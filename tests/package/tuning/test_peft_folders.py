@@ -65,10 +65,10 @@ def test_lora_out(kind, tmp_path):
 def test_prefix_out(kind, positions, tmp_path):
     if positions == "keep" and ("gpt2" in kind or "bert" in kind):
         with pytest.raises(InputError, match="positions='shift': PEFT moves the text's positions"):
-            exported(kind, tmp_path / "t", Prefix(4, positions=positions))
+            exported(kind, tmp_path / "t", Prefix(4, softmax="joint", positions=positions))
         assert not (tmp_path / "t").exists()
         return
-    ours, theirs = exported(kind, tmp_path, Prefix(4, positions=positions))
+    ours, theirs = exported(kind, tmp_path, Prefix(4, softmax="joint", positions=positions))
     assert largest(theirs, ours) < (1e-5 if positions == "keep" else 1e-9)
 
 
@@ -88,7 +88,7 @@ def test_scaled_rotary_positions(rope_type, tmp_path):
     torch.manual_seed(0)
     model = LlamaForCausalLM(config).eval()
     inputs = batch("right")
-    tuning = attach(model, Prefix(4))
+    tuning = attach(model, Prefix(4, softmax="joint"))
     jitter(tuning, 1.0)
     ours = real(model(**inputs).logits, inputs)
     if rope_type == "dynamic":
@@ -108,11 +108,15 @@ def test_soft_prompt_out(kind, tmp_path):
 
 
 def test_folded_prefix_out(tmp_path):
-    ours, theirs = exported("llama-gqa", tmp_path, Prefix(4, reparam_hidden=5, positions="shift"))
+    ours, theirs = exported(
+        "llama-gqa", tmp_path, Prefix(4, softmax="joint", reparam_hidden=5, positions="shift")
+    )
     assert largest(theirs, ours) < 1e-6
 
 
-@pytest.mark.parametrize("method", [LoRA(2), Prefix(4, positions="shift")], ids=lambda m: m.kind)
+@pytest.mark.parametrize(
+    "method", [LoRA(2), Prefix(4, softmax="joint", positions="shift")], ids=lambda m: m.kind
+)
 @pytest.mark.parametrize("kind", HEADS)
 def test_with_a_classifier_out_and_in(kind, method, tmp_path):
     ours, theirs = exported(kind, tmp_path, method, also_train=(HEADS[kind],))
@@ -132,7 +136,8 @@ def test_with_a_classifier_out_and_in(kind, method, tmp_path):
         ("llama", (Adapter(),), {}, "got 'adapter'"),
         ("llama", (FullFineTuning(),), {}, "got 'full'"),
         ("llama", (LoRA(),), {"gating": "unipelt"}, "gating=unipelt.*PEFT has none"),
-        ("llama", (Prefix(4, gated=True),), {}, "a gated prefix"),
+        ("llama", (Prefix(4, softmax="joint", gated=True),), {}, "a gated prefix"),
+        ("llama", (Prefix(4),), {}, "a prefix with softmax=.separate.; accepted: softmax=.joint."),
         ("bert", (LoRA(), BitFit()), {}, "bert trained in place"),
         ("bert", (LoRA(), HeadOnly()), {}, "cls trained in place"),  # its decoder is tied to the embeddings
         ("gpt2-classifier", (SoftPrompt(4),), {}, "pools the wrong token"),
@@ -277,7 +282,7 @@ def test_damaged_folders(damage, tmp_path):
 
 
 def test_prompts_of_another_shape(tmp_path):
-    for methods in ((Prefix(4, positions="shift"),), (SoftPrompt(4),)):
+    for methods in ((Prefix(4, softmax="joint", positions="shift"),), (SoftPrompt(4),)):
         attach(tiny("llama"), *methods).export_peft(tmp_path / methods[0].kind)
     with pytest.raises(InputError, match="prompt_embeddings: got 'shape"):
         import_peft(tiny("llama-gqa"), tmp_path / "prefix")
@@ -400,7 +405,7 @@ def test_settings_that_fit_nothing_or_never_end(settings, sentence, tmp_path):
 
 @pytest.mark.parametrize("change", [lambda t: t / 0, lambda t: t * float("nan"), lambda t: t.to(torch.int8)])
 @pytest.mark.parametrize(
-    "method", [LoRA(2), Prefix(4, positions="shift"), SoftPrompt(4)], ids=lambda m: m.kind
+    "method", [LoRA(2), Prefix(4, softmax="joint", positions="shift"), SoftPrompt(4)], ids=lambda m: m.kind
 )
 def test_no_tensor_that_is_not_finite(method, change, tmp_path):
     tuning = attach(tiny("llama"), method)

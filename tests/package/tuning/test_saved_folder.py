@@ -1,6 +1,7 @@
 """One folder for a tuning: exact restoring, the right base only, damage in one sentence, all or nothing."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,6 +25,10 @@ from hybridft_utils import (
 )
 
 EVERYTHING = (LoRA(rank=2), Prefix(4, gated=True), SoftPrompt(3), Adapter(bottleneck=4, placement="parallel"))
+
+
+#: What a folder of format 1 can hold.
+OLD = (EVERYTHING[0], replace(EVERYTHING[1], softmax="joint"), *EVERYTHING[2:])
 
 
 def saved(kind, folder, methods=EVERYTHING, **options):
@@ -183,11 +188,13 @@ def test_damage_is_said_in_one_sentence_and_the_model_left_alone(damage, old, tm
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_old_folders_still_load(kind, tmp_path):
-    logits, _ = saved(kind, tmp_path / "t")
+    logits, _ = saved(kind, tmp_path / "t", OLD)
     as_format_1(tmp_path / "t", tiny(kind))
+    assert "softmax" not in (tmp_path / "t/tuning.json").read_text()
     model = tiny(kind)
     tuning = load_tuning(model, tmp_path / "t")
     assert torch.equal(model(**batch()).logits, logits)
+    assert tuning.methods == OLD
     with pytest.raises(InputError, match="other weights in"):
         load_tuning(tiny(kind, wide=False), tmp_path / "t")
     tuning.save(tmp_path / "t")  # and become new ones
