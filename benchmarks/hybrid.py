@@ -20,7 +20,7 @@ from hybridft_utils.experiments.studies import Point
 from .lora import FEW
 
 REVIEWS = {"dataset": "builtin:reviews-en", "train_size": 128, "validation_size": 128, "epochs": 2}
-PARTS = {"lora": LoRA(), "prefix": Prefix(init="vocab"), "adapter": Adapter()}
+PARTS = {"lora": LoRA(), "prefix": Prefix(), "adapter": Adapter()}
 
 
 def gates(tuned: Tuned, texts: list[str]) -> dict[str, float]:
@@ -56,9 +56,8 @@ def inside(tuned: Tuned, data: DatasetDict, smallest: int = 0) -> dict[str, Any]
 
 
 def point(recipe: Recipe) -> Point:
-    """A published hybrid; its prefix starts like the others here, so that only the parts differ."""
-    methods = tuple(replace(m, init="vocab") if isinstance(m, Prefix) else m for m in recipe.methods)
-    return Point(methods, gating=recipe.gating, probe=partial(inside, smallest=2))
+    """A published hybrid."""
+    return Point(recipe.methods, gating=recipe.gating, probe=partial(inside, smallest=2))
 
 
 POINTS = {
@@ -70,5 +69,5 @@ POINTS = {
     "mam": replace(point(mam(bottleneck=128)), probe=None),
     "lora+prefix, 100 texts": Point((PARTS["lora"], PARTS["prefix"]), FEW),
     "unipelt, 100 texts": replace(point(unipelt()), settings=FEW, probe=None),
-    "reviews-en": Point((LoRA(), Prefix(init="vocab")), REVIEWS),
+    "reviews-en": Point((LoRA(), Prefix()), REVIEWS),
 }

@@ -7,7 +7,7 @@ GRID = {
     FullFineTuning(): (1e-4, 3e-4, 1e-3),
     HeadOnly(): (3e-3, 1e-2, 3e-2),
     LoRA(): (1e-3, 2e-3, 5e-3),
-    Prefix(init="vocab"): (3e-3, 1e-2, 3e-2),
+    Prefix(): (2.5e-3, 5e-3, 1e-2),
     SoftPrompt(): (3e-3, 1e-2, 3e-2),
     Adapter(): (1e-3, 2e-3, 5e-3),
 }

@@ -66,7 +66,8 @@ class RunConfig(BaseModel):
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: str | list[str] = "all-linear"
     prefix_length: Size = 16
-    prefix_init: Literal["random", "vocab"] = "vocab"
+    prefix_init: Literal["random", "vocab"] = "random"
+    prefix_softmax: Literal["separate", "joint"] = "separate"
     prompt_length: Size = 16
     bottleneck: Size = 64
     epochs: PositiveInt = 3
@@ -150,7 +151,7 @@ class RunConfig(BaseModel):
                 self.lora_dropout,
                 targets if isinstance(targets, str) else tuple(targets),
             ),
-            "prefix": Prefix(self.prefix_length, init=self.prefix_init),
+            "prefix": Prefix(self.prefix_length, self.prefix_init, self.prefix_softmax),
             "prompt": SoftPrompt(self.prompt_length),
             "adapter": Adapter(self.bottleneck),
             "bitfit": BitFit(),
@@ -173,7 +174,7 @@ LEARNING_RATES = {
     "full": 3e-4,
     "head": 1e-2,
     "lora": 2e-3,
-    "prefix": 1e-2,
+    "prefix": 5e-3,
     "prompt": 1e-2,
     "adapter": 2e-3,
     "bitfit": 2e-3,

@@ -124,6 +124,48 @@ def model_attention(
     return sdpa_attention_forward(module, query, key, value, mask, **options)
 
 
+def separate_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    front: tuple[Tensor, Tensor],
+    gate_logits: list[Tensor],
+    options: dict[str, Any],
+):
+    """The model's own attention, and added to it the gates times attention to the prefix ``front`` alone."""
+    output, weights = model_attention(module, query, key, value, mask, **options)
+    whole = {**options, "is_causal": False}  # every token sees the whole prefix
+    added, _ = sdpa_attention_forward(module, query, *front, None, **whole)
+    batch, _, tokens, _ = query.shape
+    for z in gate_logits:
+        added = added * torch.sigmoid(z).expand(batch, 1, tokens, 1).transpose(1, 2).to(added.dtype)
+    return output + added, weights
+
+
+def joint_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    front: tuple[Tensor, Tensor],
+    gate_logits: list[Tensor],
+    options: dict[str, Any],
+):
+    """One softmax over the prefix ``front`` and the text; a gate's logarithm is added to the prefix's scores."""
+    batch, _, tokens, _ = query.shape
+    key, value = torch.cat([front[0], key], dim=2), torch.cat([front[1], value], dim=2)
+    if gate_logits and mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
+    # Without a gate the prefix is always visible: True in a boolean mask, 0 in an additive one.
+    seen = mask.new_full((batch, mask.shape[1], tokens, front[0].shape[2]), mask.dtype == torch.bool)
+    seen = sum(map(F.logsigmoid, gate_logits), seen).to(mask.dtype)
+    mask = torch.cat([seen, mask.expand(batch, -1, -1, -1)], dim=-1)
+    return model_attention(module, query, key, value, mask, **options)
+
+
 def prefix_attention(
     module: nn.Module,
     query: Tensor,
@@ -136,29 +178,16 @@ def prefix_attention(
     """The attention function of transformers, with the prefix of ``module`` beside its keys and values.
 
     ``query`` is (batch, heads, tokens, head width), ``mask`` (batch, 1, tokens, keys): boolean
-    under sdpa, additive under eager.  ``gate_logit`` is an input gate's, (batch, 1, tokens, 1).
+    under sdpa, additive under eager, None where a separate prefix's model needs none.  ``gate_logit`` is an
+    input gate's, (batch, 1, tokens, 1).
     """
     prefix = module._modules.get("prefix")
     if not isinstance(prefix, PrefixKV):
         return model_attention(module, query, key, value, mask, **options)
-    batch, tokens = query.shape[0], query.shape[2]
-    front_key, front_value = (t.to(key.dtype).expand(batch, -1, -1, -1) for t in prefix.keys_and_values())
+    own_key, own_value = (t.to(key.dtype).expand(len(query), -1, -1, -1) for t in prefix.keys_and_values())
     gate_logits = [z for z in (prefix.gate_logit, gate_logit) if z is not None]
-    if prefix.separate:
-        output, weights = model_attention(module, query, key, value, mask, **options)
-        options["is_causal"] = False  # every token sees the whole prefix
-        added, _ = sdpa_attention_forward(module, query, front_key, front_value, None, **options)
-        for z in gate_logits:
-            added = added * torch.sigmoid(z).expand(batch, 1, tokens, 1).transpose(1, 2).to(added.dtype)
-        return output + added, weights
-    key, value = torch.cat([front_key, key], dim=2), torch.cat([front_value, value], dim=2)
-    if gate_logits and mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
-    # Without a gate the prefix is always visible: True in a boolean mask, 0 in an additive one.
-    front = mask.new_full((batch, mask.shape[1], tokens, front_key.shape[2]), mask.dtype == torch.bool)
-    front = sum(map(F.logsigmoid, gate_logits), front).to(mask.dtype)
-    mask = torch.cat([front, mask.expand(batch, -1, -1, -1)], dim=-1)
-    return model_attention(module, query, key, value, mask, **options)
+    attend = separate_attention if prefix.separate else joint_attention
+    return attend(module, query, key, value, mask, (own_key, own_value), gate_logits, options)
 
 
 def whole_mask(make: Any, *args: Any, **options: Any) -> Tensor:

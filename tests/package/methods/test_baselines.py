@@ -122,7 +122,7 @@ def test_rates_of_single_methods():
 
 def test_mam():
     recipe = mam(prefix_length=5, bottleneck=7)
-    assert recipe.methods == (Prefix(5), Adapter(7, placement="parallel", scale=4.0))
+    assert recipe.methods == (Prefix(5, softmax="joint"), Adapter(7, placement="parallel", scale=4.0))
     tuning = attach(tiny("gpt2"), *recipe.methods, gating=recipe.gating)
     one = 2 * WIDTH * 7 + 7 + WIDTH
     assert tuning.count().by_method == {"prefix": LAYERS * 2 * 5 * WIDTH, "adapter": LAYERS * one}

@@ -137,7 +137,7 @@ def test_with_a_classifier_out_and_in(kind, method, tmp_path):
         ("llama", (FullFineTuning(),), {}, "got 'full'"),
         ("llama", (LoRA(),), {"gating": "unipelt"}, "gating=unipelt.*PEFT has none"),
         ("llama", (Prefix(4, softmax="joint", gated=True),), {}, "a gated prefix"),
-        ("llama", (Prefix(4),), {}, "a prefix with softmax=.separate.; accepted: softmax=.joint."),
+        ("llama", (Prefix(4),), {}, "a prefix with softmax='separate'.; accepted: softmax='joint'"),
         ("bert", (LoRA(), BitFit()), {}, "bert trained in place"),
         ("bert", (LoRA(), HeadOnly()), {}, "cls trained in place"),  # its decoder is tied to the embeddings
         ("gpt2-classifier", (SoftPrompt(4),), {}, "pools the wrong token"),

@@ -248,7 +248,7 @@ def test_files_of_any_name_stay(others, ways, tmp_path_factory):
 
 def test_a_prefix_is_exported_beside_other_files(tmp_path):
     kept = fill(tmp_path)
-    tuning = attach(tiny("llama"), Prefix(3))
+    tuning = attach(tiny("llama"), Prefix(3, softmax="joint"))
     jitter(tuning)
     tuning.export_peft(tmp_path)
     theirs = PeftModel.from_pretrained(tiny("llama"), tmp_path).eval()(**batch()).logits[:, -9:]
