@@ -12,18 +12,12 @@ from datasets import DatasetDict
 
 from hybridft_utils import FullFineTuning, HeadOnly, load_reviews
 from hybridft_utils.classifiers.bag_of_words import tfidf_regression
-from hybridft_utils.classifiers.classifier import Classifier
 from hybridft_utils.experiments.fine_tune import Tuned
 from hybridft_utils.experiments.splits import as_split, subset
 from hybridft_utils.experiments.studies import SETTINGS, Point
-from hybridft_utils.models.scoring import token_log_probabilities
 from hybridft_utils.tuning.attach import Tuning
 
-
-def language_loss(classifier: Classifier, texts: list[str]) -> torch.Tensor:
-    """Mean next-token loss of each text in nats per token, (texts,)."""
-    scored = token_log_probabilities(classifier.model, classifier.tokenizer, texts, 255, batch_size=32)
-    return torch.stack([-row.mean() for row in scored])
+from .costs import rise
 
 
 @torch.no_grad()
@@ -47,12 +41,11 @@ def probe(tuned: Tuned, data: DatasetDict) -> dict[str, Any]:
     """
     assert tuned.tuning is not None
     elsewhere = load_reviews("builtin:reviews-en")["validation"]["text"]
-    texts = {"forgetting": list(data["validation"]["text"])[:200], "forgetting_elsewhere": list(elsewhere)}
-    after = {name: language_loss(tuned.classifier, own) for name, own in texts.items()}
-    with tuned.tuning.disabled():
-        rise = {name: after[name] - language_loss(tuned.classifier, own) for name, own in texts.items()}
-    row = {name: [round(value, 4) for value in values.tolist()] for name, values in rise.items()}
-    return {"change": relative_change(tuned.tuning), **row}
+    return {
+        "change": relative_change(tuned.tuning),
+        "forgetting": rise(tuned, list(data["validation"]["text"])[:200]),
+        "forgetting_elsewhere": rise(tuned, list(elsewhere)),
+    }
 
 
 def probe_with_floor(tuned: Tuned, data: DatasetDict) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from hybridft_utils import Adapter, LoRA, Prefix, Recipe, attach, mam, unipelt
 from hybridft_utils.experiments.fine_tune import Tuned
 from hybridft_utils.experiments.studies import Point
 
-from .lora import FEW
+from .points import FEW
 
 REVIEWS = {"dataset": "builtin:reviews-en", "train_size": 128, "validation_size": 128, "epochs": 2}
 PARTS = {"lora": LoRA(), "prefix": Prefix(), "adapter": Adapter()}

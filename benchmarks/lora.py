@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from datasets import DatasetDict
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from hybridft_utils import FullFineTuning, LoRA
-from hybridft_utils.classifiers.classifier import Classifier
 from hybridft_utils.experiments.fine_tune import Tuned
 from hybridft_utils.experiments.studies import Point
 from hybridft_utils.methods.lora import LoRALinear
 from hybridft_utils.tuning.attach import Tuning
+
+from .costs import language_loss
+from .points import FEW
 
 #: Ranks at which a probe says how much of an update its best approximation keeps.
 RANKS = (1, 2, 8, 32)
@@ -33,19 +34,6 @@ def updates(tuning: Tuning) -> list[Tensor]:
         return [tuned[name] - parameter.detach() for name, parameter in matrices.items()]
 
 
-@torch.no_grad()
-def language_loss(classifier: Classifier, texts: list[str], batch_size: int = 50) -> list[float]:
-    """Mean next-token loss of each text in nats per token."""
-    losses: list[float] = []
-    for start in range(0, len(texts), batch_size):
-        encoded = classifier.tokenizer(texts[start : start + batch_size])
-        ids, mask = classifier.pad([list(row) for row in encoded.input_ids])
-        logits = classifier.model(input_ids=ids, attention_mask=mask).logits.float()
-        each = cross_entropy(logits[:, :-1].mT, ids[:, 1:], reduction="none") * mask[:, 1:]
-        losses += (each.sum(1) / mask[:, 1:].sum(1)).tolist()
-    return [round(loss, 4) for loss in losses]
-
-
 def probe(tuned: Tuned, data: DatasetDict) -> dict[str, Any]:
     """Norm and spectrum of the update, and the language model's loss with and without it."""
     assert tuned.tuning is not None
@@ -56,14 +44,16 @@ def probe(tuned: Tuned, data: DatasetDict) -> dict[str, Any]:
     row: dict[str, Any] = {
         "update_norm": round(sum(s.sum().item() for s in squares) ** 0.5, 5),
         "energy": [round(value, 4) for value in torch.tensor(shares).mean(0).tolist()],
-        "language_loss": language_loss(tuned.classifier, texts),
+        "language_loss": rounded(tuned, texts),
     }
     with tuned.tuning.disabled():
-        row["language_loss_base"] = language_loss(tuned.classifier, texts)
+        row["language_loss_base"] = rounded(tuned, texts)
     return row
 
 
-FEW: dict[str, Any] = {"train_size": 100, "epochs": 10}
+def rounded(tuned: Tuned, texts: list[str]) -> list[float]:
+    return [round(loss, 4) for loss in language_loss(tuned.classifier, texts).tolist()]
+
 
 POINTS = {
     "full": Point((FullFineTuning(),), probe=probe),

@@ -18,6 +18,8 @@ from hybridft_utils.experiments.studies import Point
 from hybridft_utils.methods.prefix import PrefixKV
 from hybridft_utils.models.llama import attention, load_llama
 
+from .points import FEW
+
 
 def watched(query: Tensor, key: Tensor, value: Tensor, prefix: PrefixKV, kept: list[Tensor]) -> Tensor:
     """Attention with ``prefix`` (chapter 07); what it does at the last position, (heads,), is appended to ``kept``:
@@ -69,7 +71,7 @@ POINTS = {
     "gated": Point((Prefix(16, gated=True),), probe=probe),
     "shift": Point((Prefix(16, init="vocab", positions="shift"),)),
     "prompt": Point((SoftPrompt(16),)),
-    "length 16, 100 texts": Point((Prefix(16),), {"train_size": 100, "epochs": 10}, probe=probe),
+    "length 16, 100 texts": Point((Prefix(16),), FEW, probe=probe),
     "reviews-en": Point(
         (Prefix(16),),
         {"dataset": "builtin:reviews-en", "train_size": 128, "validation_size": 128, "epochs": 2},

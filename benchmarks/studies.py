@@ -1,7 +1,8 @@
 """The measured comparisons of the book; each writes one file of ``benchmarks/results``.
 
-``python -m benchmarks.studies`` lists the studies; with names it runs them, with ``all`` all.  Data
-sets and the encoder are folders or Hub ids (``--sst2``, ``--encoder``).
+``python -m benchmarks.studies`` lists the studies; with names it runs them, with ``all`` all.  They train on
+``package:vader-movies``; SST-2 and the encoder, which few runs need, are folders or Hub ids (``--sst2``,
+``--encoder``).
 """
 
 from __future__ import annotations
@@ -14,8 +15,20 @@ from hybridft_utils import InputError, RunConfig, run
 from hybridft_utils.experiments.results import RESULTS
 from hybridft_utils.experiments.sweep import whole_number
 
-from . import adapters, full_fine_tuning, hybrid, learning_rates, lora, prefix, prefix_starts, prompts
-from .points import SEEDS, run_points
+from . import (
+    adapters,
+    batch_sizes,
+    comparison,
+    composition,
+    full_fine_tuning,
+    hybrid,
+    learning_rates,
+    lora,
+    prefix,
+    prefix_starts,
+    prompts,
+)
+from .points import MOVIES, SEEDS, run_points
 
 METHODS = ["full", "lora", "prefix", "lora+prefix"]
 SST2: dict[str, Any] = {"epochs": 3, "batch_size": 32, "save_tunings": False, "resume": True}
@@ -58,7 +71,6 @@ def sentiment(name: str, options: argparse.Namespace) -> None:
 
 #: Points of each study by its name; see :mod:`hybridft_utils.experiments.studies`.
 POINTS = {
-    "learning-rates": learning_rates.POINTS,
     "full-fine-tuning": full_fine_tuning.POINTS,
     "prompts": prompts.POINTS,
     "lora": lora.POINTS,
@@ -73,10 +85,27 @@ SEEDS_OF = {"prefix-starts": prefix_starts.SEEDS}
 
 def study(name: str, options: argparse.Namespace) -> None:
     """One of :data:`POINTS`."""
-    run_points(name, POINTS[name], options.sst2, options.jobs, SEEDS_OF.get(name, SEEDS))
+    run_points(name, POINTS[name], MOVIES, options.jobs, SEEDS_OF.get(name, SEEDS))
 
 
+#: Studies whose points depend on what the search for learning rates found, and the search itself.
+SEARCHED: dict[str, Callable[[str, int], None]] = {
+    learning_rates.NAME: learning_rates.search,
+    "few-shot": comparison.few_shot,
+    "many-texts": comparison.many_texts,
+    "batch-sizes": batch_sizes.batch_sizes,
+    "composition": composition.composition,
+}
+
+
+def searched(name: str, options: argparse.Namespace) -> None:
+    """One of :data:`SEARCHED`."""
+    SEARCHED[name](name, options.jobs)
+
+
+#: In this order, since the search comes before what uses its rates.
 STUDIES: dict[str, Callable[[str, argparse.Namespace], None]] = {
+    **dict.fromkeys(SEARCHED, searched),
     **dict.fromkeys(RUNS, sentiment),
     **dict.fromkeys(POINTS, study),
 }

@@ -52,6 +52,16 @@ def accuracy_interval(correct: int, total: int, confidence: float = 0.95) -> tup
     return float(interval.low), float(interval.high)
 
 
+def calibration_error(probabilities: np.ndarray, labels: Sequence[int], bins: int = 10) -> float:
+    """Expected calibration error of ``probabilities`` (texts, labels): the mean gap between how sure a
+    model is and how often it is right, in equally wide bins from chance to 1 (Guo et al. 2017, equation 5).
+    """
+    sure, chance = probabilities.max(1), 1 / probabilities.shape[1]
+    right = probabilities.argmax(1) == np.asarray(labels)
+    bin_of = np.clip((sure - chance) / (1 - chance) * bins, 0, bins - 1).astype(int)
+    return float(np.abs(np.bincount(bin_of, weights=right - sure)).sum() / len(right))
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean with its 95 % interval."""

@@ -56,7 +56,18 @@ def fine_tune(
     classifier = build_classifier(config, label_names(data), head=trains_head(methods))
     if not methods:
         return Tuned(classifier)
-    tuning = put(classifier, methods, gating)
+    return tune(config, classifier, put(classifier, methods, gating), seed, data, say)
+
+
+def tune(
+    config: RunConfig,
+    classifier: Classifier,
+    tuning: Tuning,
+    seed: int,
+    data: DatasetDict,
+    say: Callable[[str], None] = lambda line: None,
+) -> Tuned:
+    """Train ``tuning``, which is attached to ``classifier``, on the texts that ``config`` and ``seed`` draw."""
     say(str(tuning.count()))
     history = train(
         classifier,

@@ -21,8 +21,12 @@ ROW = TypeAdapter(MethodResult)
 
 
 def run_key(config: RunConfig, data: DatasetDict, base: str) -> str:
-    """A hash of all that decides a run's results: its settings, its data, and its base model's weights."""
+    """A hash of all that decides a run's results: its settings, with the rates that its methods take by default,
+    its data, and its base model's weights.
+    """
     settings = config.model_dump(mode="json", exclude={"output_dir", "resume"})
+    kinds = {"also_train", *(kind for method in config.methods for kind in method.split("+"))}
+    settings["learning_rate"] = {kind: rate for kind, rate in config.rates().items() if kind in kinds}
     labels = data["train"].features["label"].names
     content = {"settings": settings, "data": fingerprint(data), "labels": labels, "base": base}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

@@ -12,6 +12,7 @@ from hybridft_utils.classifiers.bag_of_words import CS, majority, tfidf_regressi
 from hybridft_utils.evidence.statistics import (
     Comparison,
     accuracy_interval,
+    calibration_error,
     compare,
     compare_all,
     comparison_table,
@@ -40,6 +41,14 @@ def test_scores_by_hand():
     assert got["by_label"]["yes"] == pytest.approx({"precision": 0.5, "recall": 1.0, "f1": 2 / 3})
     assert got["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
     assert scores([0, 1], [0, 0], ["no", "yes"])["by_label"]["yes"]["precision"] == 0.0
+
+
+def test_calibration_error_by_hand():
+    sure = np.array([[0.2, 0.8]] * 5 + [[0.6, 0.4]] * 5)
+    right_in_each = [1, 1, 1, 1, 0, 0, 0, 1, 1, 1]  # four of five said with 0.8, two of five with 0.6
+    assert calibration_error(sure, right_in_each) == pytest.approx(0.5 * 0 + 0.5 * 0.2)
+    assert calibration_error(np.eye(3), [0, 1, 2]) == 0 and calibration_error(np.eye(3), [1, 2, 0]) == 1
+    assert calibration_error(sure, right_in_each, bins=1) == pytest.approx(0.7 - 0.6)
 
 
 def test_wilson_interval():

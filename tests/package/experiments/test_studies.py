@@ -18,6 +18,7 @@ from benchmarks import points as runner
 from benchmarks import studies as command
 from hybridft_utils import InputError, LoRA, Prefix
 from hybridft_utils.experiments import studies
+from hybridft_utils.experiments.config import LEARNING_RATES
 from hybridft_utils.experiments.studies import Point, load_study, measure
 
 SMALL = {"train_size": 8, "validation_size": 8, "epochs": 1, "batch_size": 4}
@@ -71,10 +72,32 @@ def test_a_study_is_kept_read_rerun_and_goes_on(results):
     again = study.rerun("rank 1", seed=1)
     assert again["correct"] == study.of("rank 1")[1]["correct"] and study.agrees(again, "rank 1")
     assert not study.agrees({"test_accuracy": 2.0}, "rank 1")
-    words = study.bag_of_words("rank 1")
-    assert words.shape == (2, 16) and words.all(), "one word decides"
     with pytest.raises(InputError, match=r"^label: got 'rank 9'; accepted: a point of this study: rank 1"):
         study.of("rank 9")
+
+
+def test_what_trains_nothing_is_measured_once(results):
+    grid = {"zero-shot": Point((), SMALL), "rank 1": Point((LoRA(rank=1),), SMALL)}
+    runner.run_points("both", grid, str(results), seeds=[3, 4])
+    study = load_study("both")
+    assert study.values("zero-shot", "seed").tolist() == [3] and len(study.of("rank 1")) == 2
+    assert study.against("zero-shot", ["rank 1"])["rank 1"].mean == pytest.approx(
+        study.correct("rank 1").mean() - study.correct("zero-shot").mean()
+    )
+
+
+def test_another_default_rate_is_another_point_and_a_rerun_keeps_the_old_one(results, monkeypatch):
+    point = Point((LoRA(rank=2),), {**SMALL, "dataset": str(results)})
+    runner.run_points("one", {"point": point}, str(results), seeds=[0])
+    key, entry = runner.point_key(point), load_study("one").points["point"]
+    assert entry["rates"] == {"lora": LEARNING_RATES["lora"]} and "learning_rate" not in entry["settings"]
+    monkeypatch.setitem(LEARNING_RATES, "prefix", 0.5)
+    assert runner.point_key(point) == key, "of a method that is not there"
+    monkeypatch.setitem(LEARNING_RATES, "lora", 0.5)
+    assert runner.point_key(point) != key
+    study = load_study("one")
+    study.points["point"]["settings"]["dataset"] = str(results)
+    assert study.rerun("point")["train_loss"] == study.of("point")[0]["train_loss"]
 
 
 def test_changed_points_are_measured_again(results):
@@ -144,7 +167,7 @@ def test_the_command_refuses_in_one_sentence(monkeypatch, arguments, parameter):
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(results, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["studies", "lora", "--sst2", str(results / "none")])
+    monkeypatch.setattr(sys, "argv", ["studies", "sst2-movies", "--sst2", str(results / "none")])
     with pytest.raises(InputError, match=r"^dataset: got "):
         command.main()
 
