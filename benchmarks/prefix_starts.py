@@ -1,7 +1,8 @@
 """Where a prefix should start: what was tried on validation, beside LoRA; the test split is not read.
 
 Under one joint softmax the text's first token takes most of the attention (chapter 07), so candidates give the
-prefix that token's key and value, or a softmax of its own with values or a gate of zero.
+prefix that token's key and value, or a softmax of its own.  There it starts at the base model if its values are zero,
+or a gate on them, or if its rows come in pairs of the same key and opposite values.
 """
 
 from dataclasses import dataclass, replace
@@ -36,13 +37,15 @@ class HeadGate(nn.Module):
 @dataclass(frozen=True)
 class Tried(Prefix):
     """A prefix that starts as the package's do not: with ``first``, its first row is the start token's key
-    and value; ``keys`` and ``values`` are the standard deviations of the rest; ``zero_gate`` adds a gate per head.
+    and value; ``keys`` and ``values`` are the standard deviations of the rest; ``zero_gate`` adds a gate per head;
+    with ``pairs``, the second half of the rows repeats the keys of the first and negates its values.
     """
 
     first: bool = False
     keys: float = 0.1
     values: float = 0.1
     zero_gate: bool = False
+    pairs: bool = False
 
     @torch.no_grad()
     def parts(self, host: Host) -> list[Part]:
@@ -55,6 +58,9 @@ class Tried(Prefix):
             prefix.value.normal_().mul_(self.values)
             if self.first:
                 prefix.key[:, :1], prefix.value[:, :1] = key, value
+            if self.pairs:
+                half = self.length // 2
+                prefix.key[:, half:], prefix.value[:, half:] = prefix.key[:, :half], -prefix.value[:, :half]
             if self.zero_gate:
                 register_parametrization(prefix, "value", HeadGate(len(prefix.key)))
         return [replace(part) for part in parts]  # which looks for the parameters once more
@@ -70,16 +76,21 @@ def grid(label: str, method: LoRA | Prefix, *rates: float, **settings: Any) -> d
     }
 
 
+LARGE: dict[str, Any] = {"train_size": 1000}
+
 POINTS = {
     **grid("LoRA", LoRA(), 1e-3, 2e-3, 4e-3),
-    **grid("joint", Prefix(softmax="joint"), 5e-3, 1e-2, 2e-2),
-    **grid("joint, from words", Prefix(softmax="joint", init="vocab"), 1e-2),
-    **grid("joint, from the start token", Tried(softmax="joint", first=True), 5e-3, 1e-2),
-    **grid("zero gate", Tried(keys=1.0, values=0.3, zero_gate=True), 5e-3, 1e-2),
-    **grid("separate, small keys", Tried(values=0.0), 5e-3),
-    **grid("separate", Prefix(), 2.5e-3, 5e-3, 1e-2),
+    **grid("joint", Prefix(softmax="joint"), 5e-3, 1e-2, 2e-2, 4e-2),
+    **grid("joint, from words", Prefix(softmax="joint", init="vocab"), 2e-2),
+    **grid("joint, from the start token", Tried(softmax="joint", first=True), 1e-2, 2e-2),
+    **grid("zero gate", Tried(keys=1.0, values=0.3, zero_gate=True), 1e-2, 2e-2),
+    **grid("pairs", Tried(values=0.3, pairs=True), 5e-3),
+    **grid("separate", Prefix(), 2.5e-3, 5e-3, 1e-2, 2e-2),
+    **grid("separate, large keys", Tried(keys=1.0, values=0.0), 5e-3),
     **grid("separate, from words", Prefix(init="vocab"), 5e-3),
-    **grid("LoRA, 1000 texts", LoRA(), 2e-3, train_size=1000),
-    **grid("joint, 1000 texts", Prefix(softmax="joint"), 1e-2, train_size=1000),
-    **grid("separate, 1000 texts", Prefix(), 5e-3, train_size=1000),
+    **grid("LoRA, 1000 texts", LoRA(), 1e-3, 2e-3, **LARGE),
+    **grid("LoRA on query and value, 1000 texts", LoRA(target_modules="query-value"), 2e-3, 4e-3, **LARGE),
+    **grid("joint, 1000 texts", Prefix(softmax="joint"), 2e-2, **LARGE),
+    **grid("separate, 1000 texts", Prefix(), 5e-3, 1e-2, **LARGE),
+    **grid("separate of 64 rows, 1000 texts", Prefix(64), 5e-3, **LARGE),
 }

@@ -45,7 +45,7 @@ MUTATIONS = [
     Mutation("plain two-way mask skipped", "methods/prefix.py", '"allow_is_bidirectional_skip": False', '"allow_is_bidirectional_skip": True', "equivalence/test_prefix_equals_peft.py -k bert"),
     Mutation("gate not applied", "methods/prefix.py", "seen = sum(map(F.logsigmoid, gate_logits), seen)", "seen = sum([], seen)", "package/methods/test_prefix.py -k gate"),
     Mutation("gate instead of its logarithm", "methods/prefix.py", "map(F.logsigmoid, gate_logits)", "map(torch.sigmoid, gate_logits)", "package/methods/test_prefix.py -k gate"),
-    Mutation("separate prefix starts with values", "methods/prefix.py", "SEPARATE_STD = (1.0, 0.0)", "SEPARATE_STD = (1.0, 0.1)", "package/methods/test_prefix.py -k starts_as_the_base"),
+    Mutation("separate prefix starts with values", "methods/prefix.py", "(0 if separate else RANDOM_STD)", "RANDOM_STD", "package/methods/test_prefix.py -k starts_as_the_base"),
     Mutation("values of words at the start", "methods/prefix.py", "torch.zeros_like(value) if prefix.separate else value", "value", "package/methods/test_prefix.py -k starts_as_the_base"),
     Mutation("network starts with values", "methods/prefix.py", "nn.init.zeros_(parameter[heads * head_dim :])", "pass", "package/methods/test_prefix.py -k starts_as_the_base"),
     Mutation("tokens see the prefix in turn", "methods/prefix.py", '"is_causal": False}', '"is_causal": None}', "package/methods/test_prefix.py -k its_own_attention"),

@@ -15,6 +15,7 @@ from .counting import bpe_merge, macro_f1
 from .fine_tuning import train_epoch
 from .gradients import cross_entropy_gradient
 from .layers import adapter, lora_layer, soft_prompt
+from .sample_size import texts_needed
 from .scoring import label_probabilities
 
 #: Each exercise's name and its grader, which returns nothing for a right answer and raises Wrong for another.
@@ -30,6 +31,7 @@ GRADERS: dict[str, Callable[[Any], None]] = {
     "08.adapter": adapter,
     "09.hybrid_layer": hybrid_layer,
     "10.label_probabilities": label_probabilities,
+    "11.texts_needed": texts_needed,
 }
 
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from datasets import DatasetDict
 
+from ..classifiers.bag_of_words import tfidf_regression
 from ..classifiers.classifier import Classifier
 from ..errors import InputError
 from ..evidence.statistics import Comparison, Estimate, calibration_error, compare_all, estimate, scores
@@ -25,6 +26,7 @@ from ..methods.registry import as_entries, from_entries
 from .config import RunConfig
 from .fine_tune import Tuned, fine_tune
 from .results import RESULTS
+from .splits import as_split, subset
 
 #: What every study shares: 1,000 training sentences, three epochs.
 SETTINGS: dict[str, Any] = {"train_size": 1000, "epochs": 3, "batch_size": 16}
@@ -127,6 +129,20 @@ class Study:
     def correct(self, label: str) -> np.ndarray:
         """1 where a test text was classified correctly, (seeds, texts)."""
         return np.array([[int(c) for c in row["correct"]] for row in self.of(label)])
+
+    def bag_of_words(self, label: str) -> np.ndarray:
+        """:meth:`correct` of TF-IDF with logistic regression, on the texts that a point's seeds trained on."""
+        config, right = RunConfig(**self.points[label]["settings"]), []
+        data = config.load_data()
+        test = as_split(data["test"])
+        for row in self.of(label):
+            pairs = (
+                as_split(subset(data["train"], config.train_size, row["seed"])),
+                as_split(subset(data["validation"], config.validation_size, row["seed"], "validation_size")),
+            )
+            pipeline, _ = tfidf_regression(*((split.texts, split.labels) for split in pairs))
+            right.append(pipeline.predict(list(test.texts)) == np.array(test.labels))
+        return np.array(right).astype(int)
 
     def accuracy(self, label: str) -> Estimate:
         """Test accuracy with its 95 % interval over seeds and texts."""

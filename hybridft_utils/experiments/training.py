@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
-from torch.utils.data import DataLoader
+from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, set_seed
+from torch.utils.data import BatchSampler
 from transformers import get_linear_schedule_with_warmup
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
@@ -58,7 +58,8 @@ def train(
 
     The best epoch has the lowest validation loss.  Batches hold texts of similar length; ``warmup``
     is the share of the steps in which the rate rises; ``learning_rate`` may be a rate for each
-    method's kind.  Runs under ``accelerate launch`` on several processes unchanged.
+    method's kind.  Under ``accelerate launch`` the processes share every batch, so several of them train as
+    one does.
 
     Raises :class:`InputError` for settings that cannot work, and as soon as a loss is not finite.
     """
@@ -77,6 +78,8 @@ def train(
     AcceleratorState._reset_state()  # else a process could never train with a second precision
     accelerator = Accelerator(
         mixed_precision="no" if precision == "fp32" else precision,
+        # The processes share a batch, so the schedule takes one step for all of them.
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
         # An encoder's pooler, say, is trained with the whole model, and no loss depends on it.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
@@ -85,33 +88,33 @@ def train(
         lengths=[len(text) for text in train_split.texts],
         generator=torch.Generator().manual_seed(seed),
     )
-    loader: DataLoader = DataLoader(
-        range(len(train_split)),  # type: ignore[arg-type]
-        batch_size=batch_size,
-        sampler=sampler,
-        collate_fn=lambda rows: torch.tensor(rows),
-    )
+    batches = BatchSampler(sampler, batch_size, drop_last=False)
     optimizer = torch.optim.AdamW(tuning.parameter_groups(learning_rate), weight_decay=weight_decay)
-    steps = epochs * len(loader)
+    steps = epochs * len(batches)
     schedule = get_linear_schedule_with_warmup(optimizer, round(warmup * steps), steps)
-    model, optimizer, loader, schedule = accelerator.prepare(classifier, optimizer, loader, schedule)
+    model, optimizer, schedule = accelerator.prepare(classifier, optimizer, schedule)
     history: list[Epoch] = []
     best: dict[str, torch.Tensor] = {}
     for epoch in range(1, epochs + 1):
         model.train()
-        total, seen = 0.0, 0
-        for rows in progress(loader, f"epoch {epoch} of {epochs}", total=len(loader)):
-            indices = rows.tolist()
-            texts = [train_split.texts[i] for i in indices]
+        total = 0.0
+        for rows in progress(batches, f"epoch {epoch} of {epochs}", total=len(batches)):
+            # Each process takes its share of the batch, weighted so that the mean of the gradients is the whole
+            # batch's; one without a share takes part with weight 0.
+            mine = rows[accelerator.process_index :: accelerator.num_processes]
+            weight = len(mine) * accelerator.num_processes / len(rows)
+            mine = mine or rows[:1]
             with accelerator.autocast():
-                loss = model(texts, [train_split.labels[i] for i in indices])
-            check_loss(loss.item(), tuning, learning_rate, epoch)
+                texts = [train_split.texts[i] for i in mine]
+                loss = weight * model(texts, [train_split.labels[i] for i in mine])
+            value = accelerator.reduce(loss.detach(), "mean").item()
+            check_loss(value, tuning, learning_rate, epoch)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(tuning.parameters(), clip)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            total, seen = total + loss.item() * len(indices), seen + len(indices)
+            total += value * len(rows)
         with accelerator.autocast():
             logits = classifier.predict_logits(validation_split.texts)
         target = torch.tensor(validation_split.labels)
@@ -120,7 +123,7 @@ def train(
         history.append(
             Epoch(
                 epoch=epoch,
-                loss=total / seen,
+                loss=total / len(train_split),
                 validation_loss=validation_loss,
                 validation_accuracy=(logits.argmax(-1) == target).float().mean().item(),
             )

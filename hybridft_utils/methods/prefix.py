@@ -37,11 +37,9 @@ from .parts import Gate, Host, Method, Part, check_choice, check_number, check_w
 from .recorded_keys import record_keys_and_values
 
 HALF = (torch.bfloat16, torch.float16)
-#: Standard deviations of keys and values at a random start.  A separate prefix has keys of the size of real ones,
-#: so that each row answers other queries, and values of zero, so that it adds nothing yet.
-SEPARATE_STD = (1.0, 0.0)
-#: A joint prefix takes attention from the text: small rows are apart and add little noise.
-JOINT_STD = (0.1, 0.1)
+#: Keys and values of pretrained models have a size near 1.  A tenth of that tells the prefix's rows
+#: apart, so that they learn different things, and a joint prefix adds little noise with it.
+RANDOM_STD = 0.1
 
 
 class PrefixKV(nn.Module):
@@ -50,9 +48,8 @@ class PrefixKV(nn.Module):
     def __init__(self, heads: int, length: int, head_dim: int, separate: bool = True, gated: bool = False):
         super().__init__()
         self.separate = separate
-        key_std, value_std = SEPARATE_STD if separate else JOINT_STD
-        self.key = nn.Parameter(torch.randn(heads, length, head_dim) * key_std)
-        self.value = nn.Parameter(torch.randn(heads, length, head_dim) * value_std)
+        self.key = nn.Parameter(torch.randn(heads, length, head_dim) * RANDOM_STD)
+        self.value = nn.Parameter(torch.randn(heads, length, head_dim) * (0 if separate else RANDOM_STD))
         self.gate_logit = nn.Parameter(torch.zeros(())) if gated else None
         self.input_gate: Gate | None = None
 

@@ -1,6 +1,6 @@
 """Write PEFT's folders: ``adapter_config.json`` and ``adapter_model.safetensors``.
 
-PEFT holds one method at a time, so one LoRA, one prefix or one soft prompt is written, with whole
+Such a folder holds one method, so one LoRA, one prefix or one soft prompt is written, with whole
 classification heads beside it.  What it has no place for is refused with the reason.
 """
 
@@ -42,9 +42,8 @@ def export_peft(tuning: Attached, folder: str | Path) -> None:
     kinds = {p.method for p in tuning.parts}
     if len(kinds) != 1 or not kinds <= exporters.keys():
         given = " + ".join(m.kind for m in tuning.methods)
-        raise InputError(
-            "export_peft()", given, "one LoRA, one prefix or one soft prompt; PEFT holds no more"
-        )
+        accepted = "one LoRA, one prefix or one soft prompt; a folder of PEFT's holds no more"
+        raise InputError("export_peft()", given, accepted)
     if tuning.gating is not None:
         raise InputError("export_peft()", f"gating={tuning.gating}", "a tuning without gates; PEFT has none")
     kind = kinds.pop()

@@ -76,8 +76,14 @@ SMALL: dict[str, dict[str, object]] = {
     "08_adapters": {
         "seed": 1,
         "bottleneck": 8,
+        "train_size": 16,
+        "validation_size": 16,
+        "test_size": 20,
+        "epochs": 1,
+        "batch_size": 8,
+        "sentences": ["A dull film, and far too long."],
         "row_length": 32,
-        "batch_size": 4,
+        "rows_per_step": 4,
         "steps": 3,
     },
     "09_hybrid": {

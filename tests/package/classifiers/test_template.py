@@ -1,6 +1,8 @@
 """Templates and verbalizers."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hybridft_utils import InputError, PromptTemplate, Verbalizer
 
@@ -14,6 +16,17 @@ def test_template_fills_and_cuts_at_the_label():
     chinese = PromptTemplate("{text} 这段文字的情感是{label}。")
     assert chinese.label_space == "" and chinese.context("好") == "好 这段文字的情感是"
     assert not PromptTemplate("A {label} one: {text}").label_last
+
+
+pieces = st.lists(
+    st.sampled_from(["{text}", "{label}", "{", "}", "{0}", "%s", "\\1", "fine", " "]), max_size=5
+)
+
+
+@given(text=pieces.map("".join), word=pieces.map("".join), between=st.sampled_from([" It was ", ": ", "\n"]))
+def test_whatever_is_put_in_is_put_in_as_it_is(text, word, between):
+    assert PromptTemplate(f"{{text}}{between}{{label}}.").fill(text, word) == f"{text}{between}{word}."
+    assert PromptTemplate(f"{{label}}{between}{{text}}.").fill(text, word) == f"{word}{between}{text}."
 
 
 @pytest.mark.parametrize(

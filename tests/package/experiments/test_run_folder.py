@@ -186,10 +186,9 @@ run(RunConfig(**eval(sys.argv[1])))
 """
 
 
-def test_of_two_processes_one_writes(small, encoder_folder, tmp_path):
-    """Full fine-tuning of an encoder, whose pooler no loss depends on."""
+def launch_two(config, tmp_path):
+    """``run(config)`` under ``accelerate launch`` on two processes; what they print."""
     (tmp_path / "script.py").write_text(SCRIPT)
-    config = small(model=str(encoder_folder), methods=["full", "lora"], batch_size=4)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": "29513"}
@@ -198,10 +197,29 @@ def test_of_two_processes_one_writes(small, encoder_folder, tmp_path):
         [*command, tmp_path / "script.py", given], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("full, seed 0: accuracy") == 1
+    return done.stdout
+
+
+def test_of_two_processes_one_writes(small, encoder_folder, tmp_path):
+    """Full fine-tuning of an encoder, whose pooler no loss depends on."""
+    printed = launch_two(small(model=str(encoder_folder), methods=["full", "lora"], batch_size=4), tmp_path)
+    assert printed.count("full, seed 0: accuracy") == 1
     result = RunResult.load(tmp_path / "out/results.json")
     assert [r.method for r in result.results[-2:]] == ["full", "lora"]
     assert len(list((tmp_path / "out").rglob("tuning.json"))) == 2 and not list(tmp_path.rglob("*.partial"))
+
+
+def test_two_processes_train_as_one_does(small, tmp_path):
+    """Also where a batch cannot be halved: the last one has a single text."""
+    config = small(methods=["full", "lora+prefix"], batch_size=3, train_size=16, epochs=2)
+    launch_two(config, tmp_path)
+    two = RunResult.load(tmp_path / "out/results.json")
+    one = run(config.model_copy(update={"output_dir": str(tmp_path / "one")}), report=None)
+    trained = [r for r in one.results if r.history]
+    assert len(trained) == 2
+    for r, other in zip(trained, (r for r in two.results if r.history), strict=True):
+        for epoch, same in zip(r.history, other.history, strict=True):
+            assert same == pytest.approx(epoch, rel=1e-5)
 
 
 def test_an_error_comes_back_from_a_worker():

@@ -72,6 +72,8 @@ def test_a_study_is_kept_read_rerun_and_goes_on(results):
     again = study.rerun("rank 1", seed=1)
     assert again["correct"] == study.of("rank 1")[1]["correct"] and study.agrees(again, "rank 1")
     assert not study.agrees({"test_accuracy": 2.0}, "rank 1")
+    words = study.bag_of_words("rank 1")
+    assert words.shape == (2, 16) and words.all(), "one word decides"
     with pytest.raises(InputError, match=r"^label: got 'rank 9'; accepted: a point of this study: rank 1"):
         study.of("rank 9")
 

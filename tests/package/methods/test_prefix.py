@@ -8,7 +8,7 @@ from tiny_models import CONTEXT, DECODERS, KINDS, LAYERS, batch, jitter, largest
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from hybridft_utils import InputError, Prefix, attach
-from hybridft_utils.methods.prefix import JOINT_STD, SEPARATE_STD
+from hybridft_utils.methods.prefix import RANDOM_STD
 from hybridft_utils.methods.recorded_keys import record_keys_and_values
 
 
@@ -170,7 +170,9 @@ def test_counts_are_the_closed_formula(kind):
     assert attach(tiny(kind), Prefix(7, gated=True)).count().trained == LAYERS * (2 * 7 * heads * width + 1)
 
 
-@pytest.mark.parametrize(("softmax", "stds"), [("separate", SEPARATE_STD), ("joint", JOINT_STD)])
+@pytest.mark.parametrize(
+    ("softmax", "stds"), [("separate", (RANDOM_STD, 0)), ("joint", (RANDOM_STD, RANDOM_STD))]
+)
 def test_random_start(softmax, stds):
     torch.manual_seed(0)
     parts = attach(tiny("llama"), Prefix(60, softmax=softmax)).parts

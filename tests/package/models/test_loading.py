@@ -259,8 +259,8 @@ def test_tied_matrices_must_be_one(folders, tmp_path):
     refused("two different matrices", folder)
 
 
-def test_an_adapter_is_not_applied_silently(model_folder):
-    (model_folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+def test_an_adapter_is_not_applied_silently(model_folder, llama):
+    attach(llama, LoRA(rank=2)).export_peft(model_folder)
     refused("load_base reads the base model, then import_peft", model_folder)
     (model_folder / "config.json").unlink()
     refused("load_base reads the base model, then import_peft", model_folder)

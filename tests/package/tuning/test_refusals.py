@@ -142,6 +142,46 @@ def test_packed_texts_see_a_prefix_and_are_refused_with_a_soft_prompt(kind):
     assert torch.equal(counted, model(packed["input_ids"]).logits)
 
 
+@given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4), prompted=st.booleans())
+@examples(max_examples=30, deadline=None)
+def test_packed_texts_compute_what_each_computes_alone_or_are_refused(lengths, prompted):
+    texts = [batch("none", rows=1, tokens=n, seed=i)["input_ids"] for i, n in enumerate(lengths)]
+    packed = {
+        "input_ids": torch.cat(texts, dim=1),
+        "position_ids": torch.cat([torch.arange(n) for n in lengths])[None],
+    }
+    model = tiny("llama-gqa")
+    jitter(attach(model, SoftPrompt(3)) if prompted else attach(model, LoRA(2), Prefix(3)))
+    alone = torch.cat([model(text).logits for text in texts], dim=1)
+    try:
+        together = model(**packed, use_cache=False).logits
+    except InputError:
+        assert prompted and len(lengths) > 1
+    else:
+        assert largest(together, alone) < 1e-5
+
+
+LINEARS = ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")
+
+
+@given(shared=st.sets(st.sampled_from(LINEARS)), adapted=st.sets(st.sampled_from(LINEARS), min_size=1))
+@examples(max_examples=25, deadline=None)
+def test_every_part_on_shared_layers_gets_a_gradient_or_is_refused(shared, adapted):
+    model = tiny("llama-gqa")
+    first, second = model.model.layers
+    for name in shared:
+        holder, last = name.split(".")
+        setattr(second.get_submodule(holder), last, first.get_submodule(name))
+    method = LoRA(2, target_modules=tuple(sorted(adapted)))
+    if shared & adapted:
+        refused(model, method, match="which are one module")
+    else:
+        tuning = attach(model, method)
+        jitter(tuning)
+        model(**batch()).logits.sum().backward()
+        assert all(p.grad is not None and p.grad.abs().max() > 0 for p in tuning.parameters())
+
+
 @pytest.mark.parametrize("pattern", ["rank_pattern", "alpha_pattern"])
 def test_patterns_that_fit_nothing_are_refused(pattern):
     refused(tiny("llama"), LoRA(2, **{pattern: {"q_prj": 4}}), match=f"{pattern}: got 'q_prj'")
