@@ -93,6 +93,23 @@ MUTATIONS = [
     Mutation("texts' variance left out", "evidence/statistics.py", "by_text = max(0.0, by_text", "by_text = 0 * max(0.0, by_text", "package/evidence/test_statistics.py -k cover"),
     Mutation("Holm's steps may fall", "evidence/statistics.py", "np.maximum.accumulate(np.asarray(p, dtype=float)[order] * left)", "(np.asarray(p, dtype=float)[order] * left)", "package/evidence/test_statistics.py -k holm"),
     Mutation("as good as is not corrected", "evidence/statistics.py", "bool(inferior[i] < ALPHA)", "bool(mean.p(-margin) < ALPHA and mean.value > -margin)", "package/evidence/test_statistics.py -k as_good_as"),
+    Mutation("fast: the answer's slot is off by one", "classifiers/answer_slot.py", "slots + x.shape[1] - tokens", "slots + x.shape[1] - tokens - 1", "package/classifiers/test_fast_path.py"),
+    Mutation("fast: a soft prompt's rows are not counted", "classifiers/answer_slot.py", "slots + x.shape[1] - tokens", "slots", "package/classifiers/test_fast_path.py -k prompt"),
+    Mutation("fast: one slot where gates report all tokens", "classifiers/answer_slot.py", "or gated", "or False", "package/classifiers/test_fast_path.py -k gates"),
+    Mutation("fast: one slot though layers are recomputed", "classifiers/answer_slot.py", "return model.training and any", "return False and any", "package/classifiers/test_fast_path.py -k checkpointing"),
+    Mutation("fast: another word's row of the output matrix", "classifiers/prompt_classifier.py", "torch.tensor([tokens[0] for", "torch.tensor([tokens[0] + 1 for", "package/classifiers/test_fast_path.py"),
+    Mutation("fast: first tokens stand for whole label words", "classifiers/prompt_classifier.py", "any(len(tokens) > 1 for _, tokens in self.words)", "False", "package/classifiers/test_fast_path.py"),
+    Mutation("fast: the merged product drops the scale", "methods/low_rank.py", "torch.addmm(W, B, A, alpha=scaling)", "torch.addmm(W, B, A)", "package/methods/test_low_rank.py"),
+    Mutation("fast: the two products drop the scale", "methods/low_rank.py", "(rows @ A.T, B.T, alpha=scaling)", "(rows @ A.T, B.T)", "package/methods/test_low_rank.py"),
+    Mutation("fast: the input's gradient drops the scale", "methods/low_rank.py", "(low, A, alpha=ctx.scaling)", "(low, A)", "package/methods/test_low_rank.py"),
+    Mutation("fast: B's gradient drops the scale", "methods/low_rank.py", "lora_B.dtype).mul_(ctx.scaling)", "lora_B.dtype)", "package/methods/test_low_rank.py"),
+    Mutation("fast: small updates rounded away", "methods/low_rank.py", "if not autocast and len(rows)", "if len(rows)", "package/methods/test_low_rank.py -k autocast"),
+    Mutation("fast: a trained base gets no gradient", "methods/lora.py", "and not weight.requires_grad", "and True", "package/methods/test_low_rank.py -k falls_back"),
+    Mutation("fast: oneDNN's layer gives the weight no gradient", "methods/products.py", "if need_weight else None", "if False else None", "package/methods/test_products.py"),
+    Mutation("fast: a frozen weight's input is kept", "methods/products.py", "x if ctx.needs_input_grad[1] else None", "x", "package/methods/test_products.py"),
+    Mutation("fast: oneDNN's products are not counted", "methods/products.py", "return 2 * prod(x) * weight[0]", "return 0", "package/methods/test_products.py"),
+    Mutation("fast: single precision under autocast", "methods/products.py", 'and not torch.is_autocast_enabled("cpu")', "and True", "package/methods/test_products.py -k onednn"),
+    Mutation("fast: attention in half precision", "methods/prefix.py", "tensor.float() if tensor is not None and tensor.dtype in HALF else tensor", "tensor", "package/methods/test_prefix.py -k autocast"),
 ]  # fmt: skip
 
 

@@ -22,7 +22,8 @@ from transformers import (
 )
 
 from hybridft_utils import attach, load_base
-from hybridft_utils.experiments.training import Split, train
+from hybridft_utils.experiments.splits import Split
+from hybridft_utils.experiments.training import train
 from hybridft_utils.files import ASSETS
 
 from . import subjects

@@ -28,10 +28,7 @@ def only_slot_in_last_layer(model: PreTrainedModel, slots: Tensor, tokens: int) 
     which computes the layer a second time later.
     """
     gated = any(isinstance(m, Gate) for m in model.modules())
-    checkpointed = model.training and any(
-        getattr(m, "gradient_checkpointing", False) for m in model.modules()
-    )
-    if slots.shape[1] != 1 or gated or checkpointed:
+    if slots.shape[1] != 1 or gated or checkpointed(model):
         yield
         return
     architecture = find_architecture(model)
@@ -49,3 +46,8 @@ def only_slot_in_last_layer(model: PreTrainedModel, slots: Tensor, tokens: int) 
     finally:
         for handle in handles:
             handle.remove()
+
+
+def checkpointed(model: PreTrainedModel) -> bool:
+    """Whether layers are computed a second time in the backward pass, where no ``with`` block reaches."""
+    return model.training and any(getattr(m, "gradient_checkpointing", False) for m in model.modules())

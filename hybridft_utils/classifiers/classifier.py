@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import InputError
+from ..methods.products import FastLinear
 from ..models.loading import context_length
 from ..notebook.progress import progress
-from .answer_slot import only_slot_in_last_layer
+from .answer_slot import checkpointed, only_slot_in_last_layer
 
 
 class Classifier(nn.Module):
@@ -108,11 +110,16 @@ class Classifier(nn.Module):
         mask = torch.tensor([[1] * len(r) + [0] * (longest - len(r)) for r in rows], device=self.device)
         return ids, mask
 
+    def hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The last hidden states, (batch, tokens, hidden width)."""
+        with nullcontext() if checkpointed(self.model) else FastLinear():
+            return self.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+
     def at_slots(self, rows: list[list[int]], slots: Tensor) -> Tensor:
         """The last hidden states at ``slots`` (batch, k): (batch, k, hidden width)."""
         ids, mask = self.pad(rows)
         with only_slot_in_last_layer(self.model, slots, ids.shape[1]):
-            hidden = self.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+            hidden = self.hidden(ids, mask)
         return hidden.gather(1, slots[..., None].expand(-1, -1, hidden.shape[-1]))
 
 

@@ -57,6 +57,6 @@ class HeadClassifier(Classifier):
             slots = [[len(row) - 1 if self.pooling == "last" else 0] for row in rows]
             return self.at_slots(rows, torch.tensor(slots, device=self.device))[:, 0]
         ids, mask = self.pad(rows)
-        hidden = self.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        hidden = self.hidden(ids, mask)
         weights = mask[..., None].to(hidden.dtype)
         return (hidden * weights).sum(1) / weights.sum(1)

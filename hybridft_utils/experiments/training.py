@@ -89,7 +89,9 @@ def train(
         generator=torch.Generator().manual_seed(seed),
     )
     batches = BatchSampler(sampler, batch_size, drop_last=False)
-    optimizer = torch.optim.AdamW(tuning.parameter_groups(learning_rate), weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(
+        tuning.parameter_groups(learning_rate), weight_decay=weight_decay, fused=True
+    )
     steps = epochs * len(batches)
     schedule = get_linear_schedule_with_warmup(optimizer, round(warmup * steps), steps)
     model, optimizer, schedule = accelerator.prepare(classifier, optimizer, schedule)

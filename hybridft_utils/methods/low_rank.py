@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .products import product
+
 
 class LowRankUpdate(torch.autograd.Function):
     """``x`` (..., in) through ``weight`` (out, in), ``bias`` and the update ``scaling`` * B A.
@@ -46,9 +48,9 @@ class LowRankUpdate(torch.autograd.Function):
             # Many rows: adding BA to a copy of W is cheaper than two more products with every row.  In half
             # precision the sum would round a small update away.
             if not autocast and len(rows) * (d_out + d_in) > d_out * d_in:
-                y = F.linear(rows, torch.addmm(W, B, A, alpha=scaling), bias)
+                y = product(rows, torch.addmm(W, B, A, alpha=scaling), bias)
             else:
-                y = F.linear(rows, W, bias).addmm_(rows @ A.T, B.T, alpha=scaling)
+                y = product(rows, W, bias).addmm_(rows @ A.T, B.T, alpha=scaling)
         return y.view(*x.shape[:-1], d_out)
 
     @staticmethod
@@ -57,11 +59,12 @@ class LowRankUpdate(torch.autograd.Function):
         rows, weight, lora_A, lora_B = ctx.saved_tensors
         W, A, B = (t.to(ctx.dtype) for t in (weight, lora_A, lora_B))
         d = grad.reshape(-1, grad.shape[-1]).to(ctx.dtype)
-        low = d @ B
+        # Products with a narrow matrix, each in the orientation that MKL computes three to nine times as fast.
+        low = F.linear(d, B.T.contiguous())
         grad_x = None
         if ctx.needs_input_grad[0]:
             shape, dtype = ctx.given
-            grad_x = (d @ W).addmm_(low, A, alpha=ctx.scaling).view(shape).to(dtype)
+            grad_x = product(d, W.T).addmm_(low, A, alpha=ctx.scaling).view(shape).to(dtype)
         grad_A = (low.T @ rows).to(lora_A.dtype).mul_(ctx.scaling)
-        grad_B = (d.T @ (rows @ A.T)).to(lora_B.dtype).mul_(ctx.scaling)
+        grad_B = ((rows @ A.T).T @ d).T.to(lora_B.dtype).mul_(ctx.scaling)
         return grad_x, None, None, grad_A, grad_B, None

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from tiny_models import CONTEXT, DECODERS, KINDS, LAYERS, batch, jitter, largest, real, tiny
+from transformers.integrations import sdpa_attention
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from hybridft_utils import InputError, Prefix, attach
@@ -268,6 +269,22 @@ def test_dtypes(softmax, padding):
             largest(real(model(**batch(padding)).logits, batch(padding)), real(expected, batch(padding)))
             < 0.1
         )
+
+
+@pytest.mark.parametrize("softmax", ["separate", "joint"])
+def test_attention_is_in_single_precision_under_autocast(softmax, monkeypatch):
+    plain, seen = sdpa_attention.sdpa_attention_forward, []
+
+    def watched(module, query, key, value, *rest, **options):
+        seen.append({query.dtype, key.dtype, value.dtype})
+        return plain(module, query, key, value, *rest, **options)
+
+    monkeypatch.setattr(sdpa_attention, "sdpa_attention_forward", watched)
+    model = tiny("gpt2")
+    attach(model, Prefix(4, softmax=softmax))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(**batch())
+    assert len(seen) >= LAYERS and all(dtypes == {torch.float32} for dtypes in seen)
 
 
 @pytest.mark.parametrize("softmax", ["separate", "joint"])
