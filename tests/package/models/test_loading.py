@@ -259,8 +259,9 @@ def test_tied_matrices_must_be_one(folders, tmp_path):
     refused("two different matrices", folder)
 
 
-def test_an_adapter_is_not_applied_silently(model_folder, llama):
-    attach(llama, LoRA(rank=2)).export_peft(model_folder)
+def test_an_adapter_is_not_applied_silently(model_folder, llama, tmp_path):
+    attach(llama, LoRA(rank=2)).export_peft(tmp_path / "adapter")
+    shutil.copytree(tmp_path / "adapter", model_folder, dirs_exist_ok=True)
     refused("load_base reads the base model, then import_peft", model_folder)
     (model_folder / "config.json").unlink()
     refused("load_base reads the base model, then import_peft", model_folder)
