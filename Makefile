@@ -3,7 +3,8 @@
 PYTHON ?= python3
 # Extra pip options for PyTorch alone, such as --index-url for a CPU build.
 TORCH_FLAGS ?=
-# Processes for what can run side by side: notebooks, tests, studies.
+# Processes for what can run side by side: notebooks, tests, studies.  `studies` and `sweep` take the address of a
+# Dask scheduler as well: JOBS=tcp://host:8786.
 JOBS ?= 2
 PORT ?= 8000
 

@@ -41,7 +41,7 @@ def points(rates: dict[str, float]) -> dict[str, Point]:
     }
 
 
-def batch_sizes(name: str, jobs: int) -> None:
+def batch_sizes(name: str, jobs: int | str) -> None:
     run_points(name, points(best_rates(1000)), MOVIES, jobs, questions=QUESTIONS)
 
 

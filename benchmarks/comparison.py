@@ -86,11 +86,11 @@ def points(sizes: Mapping[str, dict[str, Any]], rates: dict[str, float]) -> dict
     }
 
 
-def few_shot(name: str, jobs: int) -> None:
+def few_shot(name: str, jobs: int | str) -> None:
     run_points(name, points(FEW, best_rates(100)), MOVIES, jobs, range(10), QUESTIONS)
 
 
-def many_texts(name: str, jobs: int) -> None:
+def many_texts(name: str, jobs: int | str) -> None:
     run_points(name, points(MANY, best_rates(1000)), MOVIES, jobs, range(5), QUESTIONS)
 
 

@@ -137,7 +137,7 @@ def points(few: dict[str, float], many: dict[str, float]) -> dict[str, Point]:
     return made
 
 
-def composition(name: str, jobs: int) -> None:
+def composition(name: str, jobs: int | str) -> None:
     run_points(name, points(best_rates(100), best_rates(1000)), PRODUCTS, jobs, range(10), QUESTIONS)
 
 

@@ -99,7 +99,7 @@ def grown(study: Study) -> dict[str, Point]:
     return more
 
 
-def search(name: str, jobs: int) -> None:
+def search(name: str, jobs: int | str) -> None:
     """Measure the grids, and go on with those that end at their best rate."""
     points = dict(POINTS)
     while True:

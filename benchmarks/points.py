@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from multiprocessing import get_context
@@ -19,6 +19,7 @@ from typing_extensions import TypedDict
 
 from hybridft_utils import InputError, RunConfig, load_base, load_reviews
 from hybridft_utils.evidence.provenance import base_fingerprint, portable, provenance
+from hybridft_utils.experiments.cluster import cluster
 from hybridft_utils.experiments.results import RESULTS
 from hybridft_utils.experiments.run_folder import run_key
 from hybridft_utils.experiments.studies import Point, measure
@@ -56,7 +57,7 @@ def run_points(
     name: str,
     points: Mapping[str, Point],
     dataset: str,
-    jobs: int = 1,
+    jobs: int | str = 1,
     seeds: range | list[int] = SEEDS,
     questions: Sequence[str] = (),
 ) -> None:
@@ -65,7 +66,8 @@ def run_points(
     A point trains on ``dataset`` unless its settings name another; one that trains nothing is measured once,
     with the first seed.  The file holds the ``questions`` as they were stated before.  Finished rows are kept in
     ``runs/studies/NAME.jsonl``; rows of a point whose settings, data or base model have changed since, and lines that a kill has
-    cut, are measured again.  A training that fails, even by a killed process, does not stop the others;
+    cut, are measured again.  ``jobs`` is a number of processes or the address of a Dask scheduler, whose workers
+    are started in this folder and see it.  A training that fails, even by a killed process, does not stop the others;
     :class:`InputError` names the failed ones at the end.
     """
     placed = {
@@ -77,7 +79,8 @@ def run_points(
     load_reviews(dataset)  # a folder that is not there ends here, not in every process
     key = {label: point_key(p) for label, p in placed.items()}
     folder = Path("runs/studies")
-    with exclusive(folder / name, "names"), Workers(jobs) as workers:
+    place = Processes(jobs) if isinstance(jobs, int) else cluster(jobs)
+    with exclusive(folder / name, "names"), place as workers:
         kept = Kept(folder / f"{name}.jsonl")
         found = {(e["row"]["point"], e["row"]["seed"]) for e in kept.of(key)}
         tasks = [
@@ -86,9 +89,7 @@ def run_points(
             for label, point in placed.items()
             if (label, seed) not in found and (point.trains or seed == seeds[0])
         ]
-        futures = {
-            workers.submit(workers.measure, placed[label], seed): (label, seed) for label, seed in tasks
-        }
+        futures = {workers.submit(measure, placed[label], seed): (label, seed) for label, seed in tasks}
         failed = []
         for future in tqdm(as_completed(futures), name, len(futures)):
             label, seed = futures[future]
@@ -117,7 +118,7 @@ def run_points(
     )
 
 
-class Workers(ThreadPoolExecutor):
+class Processes(ThreadPoolExecutor):
     """A process of one thread for each of ``jobs``; one that is killed is replaced and takes no other with it."""
 
     def __init__(self, jobs: int):
@@ -126,10 +127,13 @@ class Workers(ThreadPoolExecutor):
         for _ in range(jobs):
             self.idle.put(one_process())
 
-    def measure(self, point: Point, seed: int) -> dict[str, Any]:
+    def submit(self, function: Any, /, *arguments: Any, **named: Any) -> Future:
+        return super().submit(self.in_process, function, *arguments, **named)
+
+    def in_process(self, function: Any, *arguments: Any, **named: Any) -> Any:
         process = self.idle.get()
         try:
-            return process.submit(measure, point, seed).result()
+            return process.submit(function, *arguments, **named).result()
         except BrokenProcessPool:
             process = one_process()
             raise

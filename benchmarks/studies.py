@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from hybridft_utils import InputError, RunConfig, run
+from hybridft_utils.experiments.cluster import jobs_or_address
 from hybridft_utils.experiments.results import RESULTS
-from hybridft_utils.experiments.sweep import whole_number
 
 from . import (
     adapters,
@@ -89,7 +89,7 @@ def study(name: str, options: argparse.Namespace) -> None:
 
 
 #: Studies whose points depend on what the search for learning rates found, and the search itself.
-SEARCHED: dict[str, Callable[[str, int], None]] = {
+SEARCHED: dict[str, Callable[[str, int | str], None]] = {
     learning_rates.NAME: learning_rates.search,
     "few-shot": comparison.few_shot,
     "many-texts": comparison.many_texts,
@@ -120,12 +120,14 @@ def main() -> None:
     parser.add_argument(
         "--encoder", default="sentence-transformers/all-MiniLM-L6-v2", help="folder or Hub id"
     )
-    parser.add_argument("--jobs", default="1", help="processes, one thread each")
+    parser.add_argument(
+        "--jobs", default="1", help="processes of one thread each, or a Dask scheduler's address"
+    )
     options = parser.parse_args()
     unknown = set(options.names) - {*STUDIES, "all"}
     if unknown or not options.names:
         raise InputError("names", " ".join(options.names), f"one or more of all, {', '.join(STUDIES)}")
-    options.jobs = whole_number("jobs", options.jobs)
+    options.jobs = jobs_or_address("jobs", options.jobs)
     for name in STUDIES if "all" in options.names else options.names:
         STUDIES[name](name, options)
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from ..errors import InputError
 from ..evidence.provenance import base_fingerprint
 from ..files import exclusive
 from ..models.loading import load_base
+from .cluster import cluster, jobs_or_address
 from .config import RunConfig
 from .results import RunResult
 from .run_folder import run_key
@@ -39,13 +38,12 @@ def sweep(
     settings: Mapping[str, Any] | None = None,
     output_dir: str | Path = "runs/sweep",
     jobs: int | str = 1,
-    executor: Executor | None = None,
 ) -> pd.DataFrame:
     """A row per method of each run: the grid's values, then :meth:`RunResult.table`'s columns.
 
     ``grid`` maps fields of :class:`RunConfig` to the values to try, ``settings`` fixes others.  ``jobs``
-    runs go on side by side and share this machine's cores; ``executor`` is another place to run them,
-    such as a Dask cluster's ``Client(address).get_executor()`` that sees the same folders.
+    runs go on side by side and share this machine's cores; the address of a Dask scheduler, such as
+    "tcp://host:8786", gives them to its workers, which see the same folders.
 
     All combinations are checked before the first one runs.  Results count as done for the same settings, data
     and base model.  A run that fails, even by a killed process, does not stop the others; :class:`InputError`
@@ -55,7 +53,7 @@ def sweep(
         raise InputError("grid", grid, "a mapping with at least one name, each with a list of values")
     if not isinstance(settings or {}, Mapping):
         raise InputError("settings", settings, "a mapping of names to values")
-    jobs = whole_number("jobs", jobs)
+    jobs = jobs_or_address("jobs", jobs)
     for name, values in grid.items():
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise InputError("grid", f"{name}: {values!r}", "a list with at least one value for each name")
@@ -68,7 +66,7 @@ def sweep(
         RunConfig(**runs[place])
     with exclusive(folder, "output_dir"):
         missing = [place for place, given in runs.items() if not is_done(place, given)]
-        failed = run_all({place: runs[place] for place in missing}, jobs, executor)
+        failed = run_all({place: runs[place] for place in missing}, jobs)
     if failed:
         first = next(iter(failed))
         named = f"runs {', '.join(failed)} failed"
@@ -95,11 +93,11 @@ def is_done(place: Path, given: dict[str, Any]) -> bool:
     return kept.provenance.get("key") == key
 
 
-def run_all(runs: Mapping[Path, dict[str, Any]], jobs: int, executor: Executor | None) -> dict[str, str]:
+def run_all(runs: Mapping[Path, dict[str, Any]], jobs: int | str) -> dict[str, str]:
     """Run papermill for each of ``runs``; returns the sentence of each failure by the name of its run."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, (os.cpu_count() or 1) // jobs) if isinstance(jobs, int) else 1
     failed = {}
-    with nullcontext(executor) if executor is not None else ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(jobs) if isinstance(jobs, int) else cluster(jobs) as pool:
         futures = {pool.submit(run_one, p, given, os.getcwd(), threads): p for p, given in runs.items()}
         for future in tqdm(as_completed(futures), "runs", len(futures)):
             error = future.exception()  # a worker of a cluster that is gone, say
@@ -122,10 +120,3 @@ def run_one(place: Path, given: dict[str, Any], cwd: str, threads: int) -> str:
         return ""
     lines = done.stderr.strip().splitlines()
     return lines[-1] if lines and done.returncode > 0 else f"the process ended with code {done.returncode}"
-
-
-def whole_number(parameter: str, given: int | str) -> int:
-    """A count from 1, as a number or as a command line gives it."""
-    if isinstance(given, bool) or not re.fullmatch(r"[1-9]\d{0,3}", str(given)):
-        raise InputError(parameter, given, "a whole number from 1 to 9999")
-    return int(given)
