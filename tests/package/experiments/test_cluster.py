@@ -79,11 +79,13 @@ def test_a_sweep_goes_to_the_workers_of_an_address(monkeypatch, model_folder, da
 
 def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch):
     monkeypatch.setattr(module, "PATIENCE", 0.2)
-    with pytest.raises(
-        InputError, match=r"^jobs: got 'tcp://127.0.0.1:9'; accepted: the address of a r"
-    ) as error:
-        with cluster("tcp://127.0.0.1:9"):
-            pass
+    with (
+        pytest.raises(
+            InputError, match=r"^jobs: got 'tcp://127.0.0.1:9'; accepted: the address of a r"
+        ) as error,
+        cluster("tcp://127.0.0.1:9"),
+    ):
+        pass
     assert "\n" not in str(error.value)
 
 
