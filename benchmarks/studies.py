@@ -103,11 +103,11 @@ def searched(name: str, options: argparse.Namespace) -> None:
     SEARCHED[name](name, options.jobs)
 
 
-#: In this order, since the search comes before what uses its rates.
+#: In this order: the search comes before what uses its rates, and what not every reader can run comes last.
 STUDIES: dict[str, Callable[[str, argparse.Namespace], None]] = {
     **dict.fromkeys(SEARCHED, searched),
-    **dict.fromkeys(RUNS, sentiment),
     **dict.fromkeys(POINTS, study),
+    **dict.fromkeys(RUNS, sentiment),
 }
 
 
