@@ -53,14 +53,13 @@ SMALL: dict[str, dict[str, object]] = {
     },
     "06_lora": {
         "train_size": 16,
+        "validation_size": 16,
+        "test_size": 40,
+        "diagnostic_size": 40,
         "batch_size": 4,
-        "steps": 3,
+        "epochs": 1,
         "rank": 2,
         "alpha": 4.0,
-        "kept_ranks": [1, 4],
-        "step_ranks": [1, 8, 32],
-        "alphas": [1.0, 8.0],
-        "repeats": 1,
         "seed": 1,
     },
     "07_prefix_tuning": {
