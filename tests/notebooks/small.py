@@ -42,13 +42,12 @@ SMALL: dict[str, dict[str, object]] = {
         "repeats": 200,
     },
     "05_prompts_and_verbalizers": {
-        "wordings": ["{text} In short: {label}.", "{text} Just {label}!"],
-        "evaluation_size": 20,
-        "train_size": 4,
-        "epochs": 1,
         "prompt_length": 4,
-        "prompt_train_size": 8,
-        "prompt_epochs": 1,
+        "train_size": 32,
+        "validation_size": 20,
+        "rates": [0.03],
+        "epochs": 1,
+        "few_shot_size": 4,
         "seeds": [1],
     },
     "06_lora": {
