@@ -100,7 +100,7 @@ MUTATIONS = [
     Mutation("fast: another word's row of the output matrix", "classifiers/prompt_classifier.py", "torch.tensor([tokens[0] for", "torch.tensor([tokens[0] + 1 for", "package/classifiers/test_fast_path.py"),
     Mutation("fast: first tokens stand for whole label words", "classifiers/prompt_classifier.py", "any(len(tokens) > 1 for _, tokens in self.words)", "False", "package/classifiers/test_fast_path.py"),
     Mutation("fast: the merged product drops the scale", "methods/low_rank.py", "torch.addmm(W, B, A, alpha=scaling)", "torch.addmm(W, B, A)", "package/methods/test_low_rank.py"),
-    Mutation("fast: the two products drop the scale", "methods/low_rank.py", "(rows @ A.T, B.T, alpha=scaling)", "(rows @ A.T, B.T)", "package/methods/test_low_rank.py"),
+    Mutation("fast: the two products drop the scale", "methods/low_rank.py", "(product(rows, A), B.T, alpha=scaling)", "(product(rows, A), B.T)", "package/methods/test_low_rank.py"),
     Mutation("fast: the input's gradient drops the scale", "methods/low_rank.py", "(low, A, alpha=ctx.scaling)", "(low, A)", "package/methods/test_low_rank.py"),
     Mutation("fast: B's gradient drops the scale", "methods/low_rank.py", "lora_B.dtype).mul_(ctx.scaling)", "lora_B.dtype)", "package/methods/test_low_rank.py"),
     Mutation("fast: small updates rounded away", "methods/low_rank.py", "if not autocast and len(rows)", "if len(rows)", "package/methods/test_low_rank.py -k autocast"),
@@ -109,6 +109,7 @@ MUTATIONS = [
     Mutation("fast: a frozen weight's input is kept", "methods/products.py", "x if ctx.needs_input_grad[1] else None", "x", "package/methods/test_products.py"),
     Mutation("fast: oneDNN's products are not counted", "methods/products.py", "return 2 * prod(x) * weight[0]", "return 0", "package/methods/test_products.py"),
     Mutation("fast: single precision under autocast", "methods/products.py", 'and not torch.is_autocast_enabled("cpu")', "and True", "package/methods/test_products.py -k onednn"),
+    Mutation("fast: Conv1D's weight not transposed", "methods/products.py", "Linear.apply(x, weight.T, bias)", "Linear.apply(x, weight, bias)", "package/methods/test_products.py -k conv1d"),
     Mutation("fast: attention in half precision", "methods/prefix.py", "tensor.float() if tensor is not None and tensor.dtype in HALF else tensor", "tensor", "package/methods/test_prefix.py -k autocast"),
 ]  # fmt: skip
 

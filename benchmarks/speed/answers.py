@@ -14,7 +14,7 @@ from hybridft_utils.files import ASSETS
 from . import subjects
 from .rounds import ratios, take_turns
 
-TEXTS, ROUNDS = 240, 4
+TEXTS, ROUNDS = 240, 3
 BATCH_SIZES = (1, 8, 32)
 
 

@@ -7,6 +7,7 @@ PyTorch while the step runs (attention in plain form, which the counter sees).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import peft
@@ -19,12 +20,14 @@ from . import subjects
 from .rounds import ratios, take_turns
 
 SHAPES = {"width 256, 4 layers": (256, 4), "width 768, 4 layers": (768, 4)}
-BATCH_SIZE, ROUNDS = 16, 4
+BATCH_SIZE, ROUNDS = 16, 3
 
 
-def our_step(family: str, shape: tuple[int, int], method: str, texts: list[str]) -> Callable[[], float]:
+def our_step(
+    family: str, shape: tuple[int, int], method: str, texts: list[str], attention: str = "sdpa"
+) -> Callable[[], float]:
     """A whole step of ours: forward, backward, optimiser."""
-    classifier = subjects.classifier(subjects.model(family, *shape))
+    classifier = subjects.classifier(subjects.model(family, *shape, attention))
     tuning = attach(classifier, *subjects.METHODS[method])
     optimizer = torch.optim.AdamW(tuning.parameters(), lr=1e-5, fused=True)
     labels = torch.tensor([0, 1] * (len(texts) // 2))
@@ -39,9 +42,11 @@ def our_step(family: str, shape: tuple[int, int], method: str, texts: list[str])
     return step
 
 
-def peft_step(family: str, shape: tuple[int, int], method: str, texts: list[str]) -> Callable[[], float]:
+def peft_step(
+    family: str, shape: tuple[int, int], method: str, texts: list[str], attention: str = "sdpa"
+) -> Callable[[], float]:
     """The same step with PEFT's documented calls: cross-entropy of the label word where the answer stands."""
-    base = subjects.model(family, *shape)
+    base = subjects.model(family, *shape, attention)
     reader = subjects.classifier(base)
     causal = family != "bert"
     rows = reader.encode_all(texts)
@@ -64,13 +69,10 @@ def peft_step(family: str, shape: tuple[int, int], method: str, texts: list[str]
     return step
 
 
-def flops(family: str, shape: tuple[int, int], method: str, texts: list[str]) -> int:
+def flops(step: Callable[[], float]) -> int:
     """Multiplications and additions in the matrix products of one step."""
-    classifier = subjects.classifier(subjects.model(family, *shape))
-    classifier.model.set_attn_implementation("eager")
-    attach(classifier, *subjects.METHODS[method])
     with FlopCounterMode(display=False) as counter:
-        classifier.loss(texts, torch.tensor([0, 1] * (len(texts) // 2))).backward()
+        step()
     return counter.get_total_flops()
 
 
@@ -80,13 +82,14 @@ def measure() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for family in subjects.FAMILIES:
         for name, shape in SHAPES.items():
-            steps = {m: our_step(family, shape, m, texts) for m in subjects.METHODS}
+            makers = {m: partial(our_step, family, shape, m, texts) for m in subjects.METHODS}
             # PEFT has no task type for masked models: LoRA is all that runs on them.
             others = ("lora", "prefix", "prompt") if family != "bert" and shape[0] == 256 else ("lora",)
-            for method in others:
-                steps[f"{method} (PEFT)"] = peft_step(family, shape, method, texts)
-            seconds = take_turns(steps, ROUNDS, title=f"{family}, {name}")
-            counted = {m: flops(family, shape, m, texts) for m in subjects.METHODS}
-            bounds = {m: round(count / counted["full"], 4) for m, count in counted.items()}
-            found[f"{family}, {name}"] = {"ratio_to_full": ratios(seconds, "full"), "bound": bounds}
+            makers |= {f"{m} (PEFT)": partial(peft_step, family, shape, m, texts) for m in others}
+            seconds = take_turns({m: make() for m, make in makers.items()}, ROUNDS, title=f"{family}, {name}")
+            counted = {m: flops(make(attention="eager")) for m, make in makers.items()}
+            found[f"{family}, {name}"] = {
+                "ratio_to_full": ratios(seconds, "full"),
+                "bound": {m: round(count / counted["full"], 4) for m, count in counted.items()},
+            }
     return {"settings": {"batch_size": BATCH_SIZE, "rounds": ROUNDS}, "shapes": found}

@@ -44,10 +44,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return made
 
 
-def model(family: str, width: int, layers: int) -> PreTrainedModel:
-    """An untrained model of ``family``'s shape; heads are 64 wide."""
+def model(family: str, width: int, layers: int, attention: str = "sdpa") -> PreTrainedModel:
+    """An untrained model of ``family``'s shape; heads are 64 wide.  ``attention`` is sdpa or eager."""
     torch.manual_seed(0)
-    common = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+    common: dict[str, Any] = {"vocab_size": VOCABULARY, "attn_implementation": attention}
+    common |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
     sizes: dict[str, Any] = {
         "hidden_size": width,
         "num_hidden_layers": layers,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import peft
 import torch
@@ -25,16 +26,17 @@ from hybridft_utils import attach, load_base
 from hybridft_utils.experiments.splits import Split
 from hybridft_utils.experiments.training import train
 from hybridft_utils.files import ASSETS
+from hybridft_utils.methods import products
 
 from . import subjects
 from .rounds import ratios, take_turns
 
-EXAMPLES, BATCH_SIZE, ROUNDS = 480, 32, 3
+EXAMPLES, BATCH_SIZE, ROUNDS = 256, 32, 3
 OURS = ("full", "lora", "prefix", "lora+prefix")
 
 
-def ours(method: str, precision: str) -> Callable[[], object]:
-    """:func:`hybridft_utils.experiments.training.train` from the untouched model."""
+def ours(method: str, precision: str, wide: bool = products.WIDE) -> Callable[[], object]:
+    """:func:`hybridft_utils.experiments.training.train` from the untouched model; not ``wide``: by MKL."""
     texts, labels = subjects.reviews(EXAMPLES)
     split, few = Split(texts, labels), Split(texts[:1], labels[:1])
 
@@ -43,16 +45,9 @@ def ours(method: str, precision: str) -> Callable[[], object]:
         classifier = subjects.classifier(base)
         classifier.tokenizer = tokenizer
         tuning = attach(classifier, *subjects.METHODS[method])
-        return train(
-            classifier,
-            tuning,
-            split,
-            few,
-            learning_rate=1e-4,
-            epochs=1,
-            batch_size=BATCH_SIZE,
-            precision=precision,
-        )
+        settings = {"learning_rate": 1e-4, "epochs": 1, "batch_size": BATCH_SIZE, "precision": precision}
+        with patch.object(products, "WIDE", wide):
+            return train(classifier, tuning, split, few, **settings)  # type: ignore[arg-type]
 
     return run
 
@@ -98,7 +93,9 @@ def theirs(variant: str, tuned: bool, bf16: bool = False) -> Callable[[], object
 
 def measure() -> dict[str, Any]:
     candidates = {
-        **{f"{method}, {p}": ours(method, p) for method in OURS for p in ("fp32", "bf16")},
+        **{f"{method}, fp32": ours(method, "fp32") for method in OURS},
+        **{f"{method}, bf16": ours(method, "bf16") for method in ("full", "lora+prefix")},
+        "lora+prefix, fp32 by MKL": ours("lora+prefix", "fp32", wide=False),
         "Trainer, full, prompt": theirs("prompt", tuned=False),
         "Trainer + PEFT LoRA, prompt": theirs("prompt", tuned=True),
         "Trainer + PEFT LoRA, prompt, bf16": theirs("prompt", tuned=True, bf16=True),

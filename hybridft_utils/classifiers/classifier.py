@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import InputError
-from ..methods.products import FastLinear
+from ..methods.products import fast_linear
 from ..models.loading import context_length
 from ..notebook.progress import progress
 from .answer_slot import checkpointed, only_slot_in_last_layer
@@ -112,7 +112,7 @@ class Classifier(nn.Module):
 
     def hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
         """The last hidden states, (batch, tokens, hidden width)."""
-        with nullcontext() if checkpointed(self.model) else FastLinear():
+        with nullcontext() if checkpointed(self.model) else fast_linear(ids.numel()):
             return self.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
 
     def at_slots(self, rows: list[list[int]], slots: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .products import product
@@ -50,7 +49,7 @@ class LowRankUpdate(torch.autograd.Function):
             if not autocast and len(rows) * (d_out + d_in) > d_out * d_in:
                 y = product(rows, torch.addmm(W, B, A, alpha=scaling), bias)
             else:
-                y = product(rows, W, bias).addmm_(rows @ A.T, B.T, alpha=scaling)
+                y = product(rows, W, bias).addmm_(product(rows, A), B.T, alpha=scaling)
         return y.view(*x.shape[:-1], d_out)
 
     @staticmethod
@@ -59,12 +58,12 @@ class LowRankUpdate(torch.autograd.Function):
         rows, weight, lora_A, lora_B = ctx.saved_tensors
         W, A, B = (t.to(ctx.dtype) for t in (weight, lora_A, lora_B))
         d = grad.reshape(-1, grad.shape[-1]).to(ctx.dtype)
-        # Products with a narrow matrix, each in the orientation that MKL computes three to nine times as fast.
-        low = F.linear(d, B.T.contiguous())
+        low = product(d, B.T)
         grad_x = None
         if ctx.needs_input_grad[0]:
             shape, dtype = ctx.given
             grad_x = product(d, W.T).addmm_(low, A, alpha=ctx.scaling).view(shape).to(dtype)
+        # With the narrow matrix in front, which MKL computes three to nine times as fast.
         grad_A = (low.T @ rows).to(lora_A.dtype).mul_(ctx.scaling)
-        grad_B = ((rows @ A.T).T @ d).T.to(lora_B.dtype).mul_(ctx.scaling)
+        grad_B = (product(rows, A).T @ d).T.to(lora_B.dtype).mul_(ctx.scaling)
         return grad_x, None, None, grad_A, grad_B, None

@@ -6,6 +6,7 @@ PyTorch brings as well and takes for bfloat16, does.  The precision is the same;
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from typing import Any
 
@@ -67,10 +68,18 @@ class Linear(torch.autograd.Function):
         )
 
 
+def fast_linear(rows: int) -> AbstractContextManager[object]:
+    """:class:`FastLinear` where it has something to do for inputs of ``rows`` rows, since it costs some time."""
+    return FastLinear() if WIDE and rows >= FEWEST_ROWS else nullcontext()
+
+
 class FastLinear(TorchFunctionMode):
-    """Inside the ``with`` block linear layers are computed by :class:`Linear` where oneDNN takes them."""
+    """Inside the ``with`` block linear layers and Conv1D are computed by :class:`Linear` where oneDNN takes them."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function is F.linear and not kwargs and fits(*args[:2]):
             return Linear.apply(*args)
+        if function is torch.addmm and not kwargs and fits(*args[1:]):  # transformers' Conv1D
+            bias, x, weight = args
+            return Linear.apply(x, weight.T, bias)
         return function(*args, **(kwargs or {}))

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.pytorch_utils import Conv1D
 
 from hybridft_utils import (
     FullFineTuning,
@@ -29,7 +30,7 @@ def wide(monkeypatch) -> None:
     monkeypatch.setattr(products, "WIDE", True)
 
 
-def gradients(layer: nn.Linear, x: Tensor, weights: Tensor) -> list[Tensor]:
+def gradients(layer: nn.Module, x: Tensor, weights: Tensor) -> list[Tensor]:
     y = layer(x)
     wanted = [t for t in (x, *layer.parameters()) if t.requires_grad]
     return [y.detach(), *torch.autograd.grad((y * weights).sum(), wanted)]
@@ -56,6 +57,19 @@ def test_output_and_gradients(texts, width, out, bias, frozen, seed) -> None:
         fast = gradients(layer, x, weights)
     for a, b in zip(fast, plain, strict=True):
         assert (a - b).abs().max() <= 1e-5 * b.abs().max().clamp_min(1e-6)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_conv1d(frozen) -> None:
+    torch.manual_seed(0)
+    layer = Conv1D(8, 8).requires_grad_(not frozen)
+    x, weights = torch.randn(2, ROWS, 8).requires_grad_(), torch.randn(2, ROWS, 8)
+    plain = gradients(layer, x, weights)
+    with FastLinear():
+        assert type(layer(x).grad_fn.next_functions[0][0]).__name__ == "LinearBackward"
+        fast = gradients(layer, x, weights)
+    for a, b in zip(fast, plain, strict=True):
+        assert (a - b).abs().max() <= 1e-5 * b.abs().max()
 
 
 def test_what_onednn_does_not_take_goes_to_pytorch() -> None:
