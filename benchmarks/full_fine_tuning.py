@@ -1,5 +1,5 @@
 """Full fine-tuning with a new head: the body's learning rate, layers at other speeds, the head alone, and
-the prompt of the next chapter in place of the head.
+the prompt of the next chapter in place of the head, untrained and trained.
 
 Probes say how far the weights of each layer went, what the language model lost, and what a bag of words
 makes of the same training sentences.
@@ -66,10 +66,12 @@ def probe_with_floor(tuned: Tuned, data: DatasetDict) -> dict[str, Any]:
 
 
 RATES = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3)
-HEAD: dict[str, Any] = {"classifier": "head"}
+#: The last position has read the whole text; the chapter chooses it over the mean on validation.
+HEAD: dict[str, Any] = {"classifier": "head", "pooling": "last"}
 DEFAULT = {**HEAD, "learning_rate": {"full": 3e-4}}
 
 POINTS = {
+    "zero-shot": Point(),
     **{
         f"rate {rate:g}": Point((FullFineTuning(),), {**HEAD, "learning_rate": {"full": rate}}, probe=probe)
         for rate in RATES
