@@ -16,9 +16,9 @@ def texts_needed(mine: Any) -> None:
     """``mine(first: list[bool], second: list[bool], half_width: float) -> int``: the texts that a study needs.
 
     The lists say which texts of a pilot two models classified correctly, the same texts in the same order.
-    With b and c for the shares that only the first and only the second has right, a difference of one text
-    has the variance b + c - (b - c)^2.  The answer is the smallest number of texts at which 1.96 standard
-    errors of the mean difference are at most ``half_width``, a share (0.01 is one point).
+    The variance of a difference is the share of texts that exactly one has right, less the square of the
+    difference in accuracy.  The answer is the smallest number of texts at which 1.96 standard errors of the
+    mean difference are at most ``half_width``, a share (0.01 is one point).
     """
     both, neither = [(True, True)], [(False, False)]
     only_first, only_second = [(True, False)], [(False, True)]

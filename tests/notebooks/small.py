@@ -107,6 +107,8 @@ SMALL: dict[str, dict[str, object]] = {
         "rank": 2,
         "prefix_length": 4,
         "train_size": 16,
+        "validation_size": 16,
+        "test_size": 100,
         "epochs": 1,
         "bins": 5,
         "steps": 4,
