@@ -12,7 +12,7 @@ def test_contents_list_the_notebooks_in_order(root: Path) -> None:
     files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
     notebooks = [f"notebooks/{path.stem}" for path in sorted((root / "notebooks").glob("*.ipynb"))]
     assert [file for file in files if file.startswith("notebooks/")] == notebooks
-    pages = {f"book/{path.stem}" for path in (root / "book").glob("*.md")}
+    pages = {f"book/{path.stem}" for path in (root / "book").iterdir() if path.suffix in (".md", ".ipynb")}
     assert {toc["root"], *files} - set(notebooks) == pages
 
 
