@@ -34,8 +34,6 @@ METHOD_NAMES = ("full", "head", "lora", "prefix", "prompt", "adapter", "bitfit")
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 #: Widths and lengths of what a method adds; more could not be allocated.
 Size = Annotated[int, Field(gt=0, le=2**16)]
-#: Fields that are true or false; no other field takes these values.
-SWITCHES = ("detokenize", "drop_empty", "calibrate", "save_tunings", "resume")
 
 
 class RunConfig(BaseModel):
@@ -48,7 +46,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str = "builtin:movies"
-    dataset: str = "builtin:reviews-en"
+    dataset: str = "package:vader-movies"
     text_column: str | None = None
     label_column: str | None = None
     label_names: list[str] | None = None
@@ -94,7 +92,8 @@ class RunConfig(BaseModel):
     @classmethod
     def no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
-        if info.field_name not in SWITCHES and any(isinstance(v, bool) for v in values):
+        switch = cls.model_fields[str(info.field_name)].annotation is bool
+        if not switch and any(isinstance(v, bool) for v in values):
             raise InputError(str(info.field_name), value, "anything but true or false")
         return value
 
