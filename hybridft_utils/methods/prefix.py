@@ -5,9 +5,10 @@ Under one joint softmax, as published,
 .. math:: \mathrm{Attn}\bigl(q, [P_K; K], [P_V; V]\bigr)
    = (1 - \lambda)\,\mathrm{Attn}(q, K, V) + \lambda\,\mathrm{Attn}(q, P_K, P_V)
 
-with :math:`\lambda` the softmax mass on the prefix (He et al. 2022, equation 7).  The text's first token
-may draw nearly all of that mass to itself, and the prefix then learns next to nothing.  With a softmax of
-its own (Zhang et al. 2023, LLaMA-Adapter) the prefix adds what it finds,
+with :math:`\lambda` the softmax mass on the prefix (He et al. 2022, equation 7).  Where a pretrained head has a
+sharp pattern, the text's scores are many nats above those of fresh keys: :math:`\lambda` is nearly 0, and
+so is every gradient on the prefix.  With a softmax of its own (Zhang et al. 2023, LLaMA-Adapter) the
+prefix adds what it finds,
 
 .. math:: \mathrm{Attn}(q, K, V) + \mathrm{Attn}(q, P_K, P_V),
 

@@ -13,7 +13,7 @@ from hybridft_utils.exercises.grade import GRADERS
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 HIDDEN = {"hide-input", "remove-input", "hide-cell", "remove-cell"}
 #: Their long cells are split, and their questions and graded exercises written, when they get other data.
-DONE = {"06_lora", "08_adapters", "09_hybrid", "10_sentiment_run", "11_after_training"}
+DONE = {"06_lora", "07_prefix_tuning", "08_adapters", "09_hybrid", "10_sentiment_run", "11_after_training"}
 WAITING = {p.stem for p in NOTEBOOKS if "06" <= p.stem[:2] <= "11"} - DONE
 
 
