@@ -79,13 +79,13 @@ def grid(label: str, method: LoRA | Prefix, *rates: float, **settings: Any) -> d
 LARGE: dict[str, Any] = {"train_size": 1000}
 
 POINTS = {
-    **grid("LoRA", LoRA(), 1e-3, 2e-3, 4e-3),
-    **grid("joint", Prefix(softmax="joint"), 5e-3, 1e-2, 2e-2, 4e-2, 8e-2),
+    **grid("LoRA", LoRA(), 1e-3, 2e-3),
+    **grid("joint", Prefix(softmax="joint"), 1e-2, 2e-2, 4e-2, 8e-2),
     **grid("joint, from words", Prefix(softmax="joint", init="vocab"), 2e-2),
-    **grid("joint, from the start token", Tried(softmax="joint", first=True), 1e-2, 2e-2),
-    **grid("zero gate", Tried(keys=1.0, values=0.3, zero_gate=True), 1e-2, 2e-2, 4e-2),
+    **grid("joint, from the start token", Tried(softmax="joint", first=True), 2e-2),
+    **grid("zero gate", Tried(keys=1.0, values=0.3, zero_gate=True), 2e-2, 4e-2),
     **grid("pairs", Tried(values=0.3, pairs=True), 5e-3),
-    **grid("separate", Prefix(), 2.5e-3, 5e-3, 1e-2, 2e-2),
+    **grid("separate", Prefix(), 2.5e-3, 5e-3, 1e-2),
     **grid("separate, large keys", Tried(keys=1.0, values=0.0), 5e-3),
     **grid("separate, from words", Prefix(init="vocab"), 5e-3),
     **grid("LoRA, 1000 texts", LoRA(), 1e-3, 2e-3, **LARGE),
