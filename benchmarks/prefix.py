@@ -44,12 +44,13 @@ def watched(query: Tensor, key: Tensor, value: Tensor, prefix: PrefixKV, kept: l
 
 @torch.no_grad()
 def probe(tuned: Tuned, data: DatasetDict) -> dict[str, Any]:
-    """λ ("share") or what is added ("added") by layer and head, a mean over 200 test texts, and the gates."""
+    """λ ("share") or what is added ("added") by layer and head, a mean over about 200 test texts, and the gates."""
     assert tuned.tuning is not None and isinstance(tuned.classifier, PromptClassifier)
     llama, kept = load_llama("builtin:movies"), []  # type: ignore[var-annotated]
     for layer, part in zip(llama.layers, tuned.tuning.parts, strict=True):
         layer.self_attn.attend = partial(watched, prefix=part.module, kept=kept)
-    texts = list(data["test"]["text"])[:200]
+    texts = list(data["test"]["text"])
+    texts = texts[:: max(1, len(texts) // 200)]  # of every class, since the classes may follow each other
     for row in tuned.classifier.encode_all(texts):
         llama(torch.tensor([row]))
     shares = torch.stack(kept).unflatten(0, (len(texts), len(llama.layers))).mean(0)
