@@ -12,9 +12,6 @@ from hybridft_utils.exercises.grade import GRADERS
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 HIDDEN = {"hide-input", "remove-input", "hide-cell", "remove-cell"}
-#: Their long cells are split, and their questions and graded exercises written, when they get other data.
-DONE = {"06_lora", "07_prefix_tuning", "08_adapters", "09_hybrid", "10_sentiment_run", "11_after_training"}
-WAITING = {p.stem for p in NOTEBOOKS if "06" <= p.stem[:2] <= "11"} - DONE
 
 
 def hidden(cell) -> bool:
@@ -26,7 +23,7 @@ def test_a_shown_cell_is_short_and_every_line_fits(path: Path) -> None:
     for number, cell in enumerate(code_cells(path)):
         lines = cell.source.splitlines()
         assert [line for line in lines if len(line) > 88 and number] == [], f"{cell.id}: over 88 characters"
-        if not hidden(cell) and path.stem not in WAITING:
+        if not hidden(cell):
             assert len(lines) <= 40, f"{cell.id}: {len(lines)} lines"
 
 
@@ -105,8 +102,7 @@ QUESTION = re.compile(
 def test_the_reader_predicts_three_times(path: Path) -> None:
     asked = text(path).count("{admonition} Before you run")
     assert len(QUESTION.findall(text(path))) == asked, "a question has its folded answer right after it"
-    if path.stem not in WAITING:
-        assert asked >= 3
+    assert asked >= 3
 
 
 @every_notebook
@@ -124,7 +120,7 @@ def test_stubs_stand_in_exercises_and_solutions_pass_their_grader(path: Path) ->
         if place == "solution" and re.search(r"^assert check_mine\(", cell.source, re.M):
             solved += graded
     assert sorted(stubs) == sorted(solved)
-    assert stubs or path.stem in WAITING
+    assert stubs
 
 
 #: Helpers that the chapters' own definitions call; a reader has seen each of them written out.
