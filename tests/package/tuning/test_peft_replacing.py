@@ -20,7 +20,7 @@ METHODS = {
     "the same shapes": LoRA(2, alpha=64),
     "another rank": LoRA(3),
     "other layers": LoRA(2, target_modules=("q_proj", "v_proj")),
-    "prefix": Prefix(3, positions="shift"),
+    "prefix": Prefix(3, softmax="joint", positions="shift"),
     "prompt": SoftPrompt(3),
 }
 #: Names of the settings, and a seed of the tensors.
@@ -113,7 +113,7 @@ def test_the_same_settings_in_another_layout_are_the_same(tmp_path):
 
 
 def test_a_hybrid_in_two_steps_needs_two_folders(tmp_path):
-    hybrid = attach(tiny("llama"), LoRA(2), Prefix(3, positions="shift"))
+    hybrid = attach(tiny("llama"), LoRA(2), Prefix(3, softmax="joint", positions="shift"))
     attach(tiny("llama"), LoRA(2)).export_peft(tmp_path)
     before = contents(tmp_path)
     hybrid.merge()
