@@ -5,7 +5,6 @@ learn from few texts: each seed draws its own, and validation has as many as tra
 from hybridft_utils import FullFineTuning, SoftPrompt
 from hybridft_utils.experiments.studies import Point
 
-#: The second is the template of source article A, in English.
 WORDINGS = (
     "{text} It was {label}.",
     "{text} The sentiment of this text is {label}.",

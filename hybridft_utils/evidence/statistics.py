@@ -165,11 +165,11 @@ def mean_of(values: np.ndarray) -> Mean:
     return Mean(float(mean), float(by_seed), float(by_text), seeds, texts)
 
 
-def estimate(values: np.ndarray, resamples: int | None = None) -> Estimate:
+def estimate(values: np.ndarray) -> Estimate:
     """Mean of ``values``, (seeds, texts), with an interval that holds for new seeds and new texts.
 
     ``values`` holds 0 and 1 for an accuracy, or any number per seed and text.  See :class:`Mean` for the
-    interval.  Nothing is drawn, so ``resamples``, which earlier versions had, has no effect.
+    interval.
     """
     mean = mean_of(values)
     return Estimate(mean.value, *mean.interval())

@@ -128,7 +128,7 @@ def label_names(data: DatasetDict) -> list[str]:
 
 
 def epoch_line(epoch: Epoch, epochs: int) -> str:
-    """One epoch's line, in the form of the source article."""
+    """One epoch's line, with the number of epochs."""
     return str(epoch).replace(f"Epoch {epoch.epoch}", f"Epoch {epoch.epoch}/{epochs}", 1)
 
 
